@@ -1,0 +1,1 @@
+"""From a trained ResNet to verified, quantized, timed and gated artifacts."""

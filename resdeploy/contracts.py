@@ -1,0 +1,89 @@
+"""What the rooms pass to each other while they run. Rooms know this page, not each other.
+
+What goes onto disk is in `records.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from resdeploy.records import DataFacts, Preprocess
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Preprocessed images and who they are.
+
+    ids: one name per image, unique within its source.
+    images: float32 [N, C, H, W], contiguous.
+    labels: int64 [N], or None where the source has none.
+    """
+
+    ids: tuple[str, ...]
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64] | None
+
+
+class Source(Protocol):
+    """Images on disk (or made up), not yet decoded. Holds names, never pixels."""
+
+    def facts(self) -> DataFacts:
+        """How many images, labelled or not, and the digest of their contents."""
+        ...
+
+    def hashes(self) -> dict[str, str]:
+        """Content hash (sha256 of the stored bytes) of every image, keyed by id."""
+        ...
+
+    def batches(self, preprocess: Preprocess, size: int) -> Iterator[Batch]:
+        """Decoded and preprocessed images in a fixed order, `size` at a time, the rest last."""
+        ...
+
+
+class Runner(Protocol):
+    """A model that is ready to answer. Nothing heavy is loaded before `__enter__`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
+        ...
+
+
+class Progress(Protocol):
+    """Wraps a loop so that somebody can watch it."""
+
+    def __call__(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+        """The same items in the same order."""
+        ...
+
+
+class Notify(Protocol):
+    """Takes a sentence that the user should read (on stderr, say)."""
+
+    def __call__(self, message: str) -> None: ...
+
+
+def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+    """The Progress that nobody watches."""
+    return items
+
+
+def unheard(message: str) -> None:
+    """The Notify that nobody hears."""
