@@ -77,7 +77,9 @@ class Progress(Protocol):
 class Notify(Protocol):
     """Takes a sentence that the user should read (on stderr, say)."""
 
-    def __call__(self, message: str) -> None: ...
+    def __call__(self, message: str) -> None:
+        """Show the sentence."""
+        ...
 
 
 def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:

@@ -17,7 +17,9 @@ class Named(Protocol):
     """Anything with a name: the least a row must have."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the row is looked up by."""
+        ...
 
 
 RowT = TypeVar("RowT", bound=Named)
