@@ -1,1 +1,45 @@
-"""From a trained ResNet to verified, quantized, timed and gated artifacts."""
+"""From a trained ResNet to verified, quantized, timed and gated artifacts.
+
+The functions have the names of the commands: `from resdeploy import export, quantize, run`.
+They are imported when they are asked for: `import resdeploy` alone is light.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resdeploy.table import lazy
+
+if TYPE_CHECKING:
+    from resdeploy.pipeline.evaluate import bench, check
+    from resdeploy.pipeline.look import inspect, predict, show
+    from resdeploy.pipeline.produce import export, quantize, simplify
+    from resdeploy.pipeline.run import run
+
+_PUBLIC = {
+    "bench": "resdeploy.pipeline.evaluate:bench",
+    "check": "resdeploy.pipeline.evaluate:check",
+    "export": "resdeploy.pipeline.produce:export",
+    "inspect": "resdeploy.pipeline.look:inspect",
+    "predict": "resdeploy.pipeline.look:predict",
+    "quantize": "resdeploy.pipeline.produce:quantize",
+    "run": "resdeploy.pipeline.run:run",
+    "show": "resdeploy.pipeline.look:show",
+    "simplify": "resdeploy.pipeline.produce:simplify",
+}
+
+__all__ = [
+    "bench",
+    "check",
+    "export",
+    "inspect",
+    "predict",
+    "quantize",
+    "run",
+    "show",
+    "simplify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy(__name__, _PUBLIC, name)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from resdeploy.words import ChannelOrder, Interpolation
+
 
 class Record(BaseModel):
     """Base of everything below: immutable, no unknown fields, NaN and infinity kept as such."""
@@ -32,25 +34,6 @@ class Document(Record):
 
 
 # --- what a model takes and gives -------------------------------------------------------
-
-
-class Interpolation(StrEnum):
-    """PIL's resampling filters, by the names torchvision gives them."""
-
-    NEAREST = "nearest"
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    BOX = "box"
-    HAMMING = "hamming"
-    LANCZOS = "lanczos"
-
-
-class ChannelOrder(StrEnum):
-    """The order in which a model takes the colours; L is one grey channel."""
-
-    RGB = "RGB"
-    BGR = "BGR"
-    L = "L"
 
 
 Positive = Annotated[int, Field(gt=0)]
@@ -149,12 +132,21 @@ class CalibrationFacts(Record):
     data: DataFacts
 
 
+class Fusion(Record):
+    """Of `nodes` float operators, the runtime runs `fused` on integers."""
+
+    operator: str
+    nodes: int
+    fused: int
+
+
 class QuantizationFacts(Record):
-    """How a graph was quantized."""
+    """How a graph was quantized; `reason` says why the weights have that many bits."""
 
     target: str
     weight_bits: int
     reason: str
+    fusions: tuple[Fusion, ...]
     calibration: CalibrationFacts
 
 
@@ -293,19 +285,44 @@ class Verdict(StrEnum):
     INCONCLUSIVE = "inconclusive"
 
 
+class Unit(StrEnum):
+    """What the number of a metric or a limit counts."""
+
+    FRACTION = "fraction"  # of the images
+    POINTS = "points"  # a difference of two fractions
+    DB = "dB"
+    MS = "ms"
+    IMAGES_PER_S = "images/s"
+    BYTES = "bytes"
+    RATIO = "ratio"
+    COUNT = "count"
+    NUMBER = "number"  # logits and cosines have no unit
+
+
 class Finding(Record):
-    """One rule applied to one target (and batch size, for timings)."""
+    """One rule applied to one target (and batch size, for timings).
+
+    `value` and the rule's limits are in `unit`; `value` is null where there is none, and
+    where candidate and reference are identical and the ratio has no number. A finding that
+    does not count is of a skipped target, is inconclusive, and leaves the verdict alone
+    because the same rule was applied to a target that ran.
+    """
 
     rule: Rule
     target: str
     batch: int | None = None
     value: float | None
+    unit: Unit = Unit.NUMBER
     verdict: Verdict
+    counts: bool = True
     reason: str
 
 
 class Judgement(Record):
-    """The verdict of a gate, why, and everything it looked at."""
+    """The verdict of a gate, why, and everything it looked at.
+
+    `verdict` is the worst of the findings that count, and inconclusive where none does.
+    """
 
     verdict: Verdict
     reason: str
@@ -386,3 +403,24 @@ class Baseline(Document):
     machine: MachineFacts
     evaluation: DataFacts
     targets: tuple[BaselineTarget, ...]
+
+
+class Effect(StrEnum):
+    """What a change of a number means, by the better direction of its metric."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    CHANGED = "changed"  # a text, or a number on other images or another machine
+    NEW = "new"
+    GONE = "gone"
+
+
+class Change(Record):
+    """One line of the difference between two baselines; `target` is empty for the run itself."""
+
+    target: str
+    metric: str
+    old: float | str | None
+    new: float | str | None
+    unit: Unit = Unit.NUMBER
+    effect: Effect

@@ -75,3 +75,11 @@ def load_target(target: str, *, extra: str, why: str) -> Any:
         if missing in ("", "resdeploy"):
             raise
         raise MissingExtraError(missing, extra, why) from error
+
+
+def lazy(package: str, public: dict[str, str], name: str) -> Any:
+    """The public `name` of a package whose names are imported only when they are asked for."""
+    if name not in public:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    module_name, attribute = public[name].split(":")
+    return getattr(importlib.import_module(module_name), attribute)

@@ -1,0 +1,121 @@
+"""The program `resdeploy`: arguments in, an exit code out. Nothing else decides a code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import TyperException
+
+from resdeploy.cli import (
+    baseline,
+    bench,
+    check,
+    doctor,
+    export,
+    gate,
+    inspect,
+    models,
+    predict,
+    quantize,
+    report,
+    run,
+    show,
+    simplify,
+)
+from resdeploy.cli.options import command
+from resdeploy.errors import ExitCode, ResdeployError
+
+app = typer.Typer(
+    name="resdeploy",
+    help=(
+        "Take a trained ResNet to production: export, simplify, quantize, check, time and gate.\n\n"
+        "Start with: resdeploy export resnet50 --weights FILE, or resdeploy run RECIPE.\n\n"
+        "Exit codes: 0 done or passed, 1 gate failed, 2 could not run, 3 inconclusive."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# In the order in which a newcomer meets them.
+for _function in (
+    models.models,
+    show.show,
+    export.export,
+    simplify.simplify,
+    quantize.quantize,
+    check.check,
+    bench.bench,
+    run.run,
+    gate.gate,
+    report.report,
+    predict.predict,
+    inspect.inspect,
+    doctor.doctor,
+):
+    command(app, _function)
+app.add_typer(baseline.app, name="baseline")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("resdeploy"))
+        raise typer.Exit(ExitCode.DONE)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    """Options of the program itself."""
+
+
+def exit_code_of(arguments: Sequence[str]) -> int:
+    """Run the program on `arguments` and say what it exits with; errors go to stderr."""
+    try:
+        code = app(args=list(arguments), prog_name="resdeploy", standalone_mode=False)
+    except ResdeployError as error:
+        return _failed(error, error.message, error.hint, arguments)
+    except TyperException as error:
+        return _failed(error, error.format_message(), _usage_hint(arguments), arguments)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        return ExitCode.INTERRUPTED
+    except SystemExit:  # a reader closed our stdout
+        return ExitCode.ERROR
+    except Exception as error:
+        return _failed(error, f"{type(error).__name__}: {error}", _BUG, arguments)
+    return int(code or ExitCode.DONE)
+
+
+_BUG = "this is a defect of resdeploy: report it with the output of the same command and --debug"
+
+
+def _usage_hint(arguments: Sequence[str]) -> str:
+    first = next((word for word in arguments if not word.startswith("-")), "")
+    names = {name for name in (row.name for row in app.registered_commands) if name}
+    return f"resdeploy {first + ' ' if first in names else ''}--help"
+
+
+def _failed(error: Exception, message: str, hint: str, arguments: Sequence[str]) -> int:
+    if "--debug" in arguments:
+        traceback.print_exception(error)
+    _say(f"error: {message}" + (f"\nhint: {hint}" if hint else ""))
+    return ExitCode.ERROR
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(exit_code_of(sys.argv[1:]))

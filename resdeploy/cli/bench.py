@@ -1,0 +1,65 @@
+"""`resdeploy bench`: artifacts in, latencies beside eager PyTorch's out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from resdeploy.cli.options import Candidates, InputOptions, Reference, Weights
+from resdeploy.cli.output import Output
+from resdeploy.errors import UsageError
+
+
+def bench(
+    out: Output,
+    image: InputOptions,
+    candidates: Candidates,
+    reference: Reference = None,
+    weights: Weights = None,
+    batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1",
+    rounds: Annotated[int, typer.Option(min=5, help="Timed inferences of each.")] = 50,
+    warmup: Annotated[int, typer.Option(min=1, help="Untimed inferences of each, first.")] = 5,
+    threads: Annotated[int, typer.Option(min=0, help="0 takes all cores.")] = 0,
+) -> None:
+    """Time artifacts and eager PyTorch in turn, in one process."""
+    batches = _batches(batch)
+    with out.working("loading"):
+        from resdeploy.measure.machine import machine_facts
+        from resdeploy.pipeline.evaluate import bench as timed
+        from resdeploy.report.console import latency_table
+    records = timed(
+        candidates,
+        reference=reference,
+        weights=weights,
+        batches=batches,
+        rounds=rounds,
+        warmup=warmup,
+        threads=threads,
+        choice=image.choice(),
+        notify=out.notify,
+        progress=out.progress,
+    )
+    out.close()
+    for record in records:
+        if record.note:
+            out.notify(f"{record.name}, batch {record.batch}: {record.note}")
+    if out.as_json:
+        machine = machine_facts().model_dump(mode="json")
+        rows = [record.model_dump(mode="json") for record in records]
+        out.document("bench", {"machine": machine, "bench": rows})
+    else:
+        out.listing(latency_table(records))
+
+
+def _batches(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(
+            f"--batch is {text!r}; whole numbers with commas between them are needed",
+            hint="--batch 1,8",
+        ) from error
+    if min(sizes) < 1:
+        raise UsageError(f"--batch is {text!r}; a batch holds at least 1 image")
+    return sizes

@@ -1,0 +1,220 @@
+"""Options that several commands share, each written once.
+
+A command is a function whose parameters may be of a type in `_GROUPS`: the type's options
+are put in the parameter's place, and the function gets the value made of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resdeploy.cli.output import Output
+from resdeploy.errors import UsageError
+from resdeploy.words import Interpolation
+
+if TYPE_CHECKING:
+    from resdeploy.pipeline.preprocessing import InputChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Options by parameter name, as (type and typer.Option, default), and what they make."""
+
+    options: dict[str, tuple[Any, Any]]
+    value: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """What the command line says about the input; what is None stays as the model has it."""
+
+    size: int | None
+    crop_pct: float | None
+    interpolation: Interpolation | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    def choice(self) -> InputChoice:
+        """The same as the library takes it."""
+        from resdeploy.pipeline.preprocessing import InputChoice
+
+        return InputChoice(**asdict(self))
+
+
+def _output(*, as_json: bool, quiet: bool, verbose: bool, debug: bool) -> Output:
+    return Output(as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _input(
+    *,
+    size: int | None,
+    crop_pct: float | None,
+    interpolation: Interpolation | None,
+    mean: str | None,
+    std: str | None,
+) -> InputOptions:
+    return InputOptions(
+        size=size,
+        crop_pct=crop_pct,
+        interpolation=interpolation,
+        mean=_numbers("--mean", mean),
+        std=_numbers("--std", std),
+    )
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} is {text!r}; numbers with commas between them are needed",
+            hint=f"{option} 0.485,0.456,0.406",
+        ) from error
+
+
+def _flag(name: str, help_text: str) -> tuple[Any, Any]:
+    return Annotated[bool, typer.Option(name, help=help_text)], False
+
+
+_GROUPS: dict[type, _Group] = {
+    Output: _Group(
+        options={
+            "as_json": _flag("--json", "Print one JSON document to stdout."),
+            "quiet": _flag("--quiet", "No tables and no progress bars."),
+            "verbose": _flag("--verbose", "Say what is being done."),
+            "debug": _flag("--debug", "Show a traceback when something fails."),
+        },
+        value=_output,
+    ),
+    InputOptions: _Group(
+        options={
+            "size": (
+                Annotated[int | None, typer.Option(min=1, help="Edge of the input in pixels.")],
+                None,
+            ),
+            "crop_pct": (
+                Annotated[
+                    float | None,
+                    typer.Option(max=1, help="Share of the resized edge that is cut out."),
+                ],
+                None,
+            ),
+            "interpolation": (
+                Annotated[Interpolation | None, typer.Option(help="Filter of the resize.")],
+                None,
+            ),
+            "mean": (
+                Annotated[str | None, typer.Option(help="Per channel, with commas.")],
+                None,
+            ),
+            "std": (
+                Annotated[str | None, typer.Option(help="Per channel, with commas.")],
+                None,
+            ),
+        },
+        value=_input,
+    ),
+}
+
+
+def command(app: typer.Typer, function: Callable[..., None]) -> None:
+    """Register `function` under its own name, its option groups spelled out."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
+    groups = {name: _GROUPS[hint] for name, hint in hints.items() if hint in tuple(_GROUPS)}
+
+    @functools.wraps(function)
+    def spelled_out(**given: Any) -> None:
+        for name, group in groups.items():
+            options = {option: given.pop(option) for option in group.options}
+            given[name] = group.value(**options)
+        try:
+            function(**given)
+        finally:
+            for value in given.values():
+                if isinstance(value, Output):
+                    value.close()
+
+    own = inspect.signature(function).parameters
+    parameters = [
+        own[name].replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, hint in hints.items()
+        if name not in groups
+    ]
+    # Groups come last in the help; the command's own arguments and options are read first.
+    parameters += [
+        inspect.Parameter(
+            option, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+        )
+        for group in sorted(groups.values(), key=lambda group: group is _GROUPS[Output])
+        for option, (annotation, default) in group.options.items()
+    ]
+    vars(spelled_out).pop("__wrapped__")
+    vars(spelled_out)["__signature__"] = inspect.Signature(parameters)
+    spelled_out.__annotations__ = {item.name: item.annotation for item in parameters}
+    app.command(name=function.__name__.rstrip("_"))(spelled_out)
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Variants that begin with what was typed, for shell completion."""
+    from resdeploy.models.variants import VARIANTS
+
+    return [name for name in VARIANTS.names if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model of `resdeploy models`.",
+        autocompletion=model_names,
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|random[:SEED]|embedded:NAME",
+        help="A checkpoint (.safetensors, or .pth/.pt/.th/.bin without code in it).",
+    ),
+]
+Candidates = Annotated[
+    list[Path], typer.Argument(metavar="CANDIDATE...", help="Artifacts, each with its sidecar.")
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER|FILE.npz|synthetic:N|embedded:NAME",
+        help="Images; class subfolders are labels.",
+        show_default=False,
+    ),
+]
+Samples = Annotated[
+    int | None,
+    typer.Option(min=1, help="Use this many, evenly spaced. [default: all]", show_default=False),
+]
+SkipBroken = Annotated[
+    bool, typer.Option("--skip-broken", help="Count and list broken images instead of stopping.")
+]
+OutputPath = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="PATH", help="Where to write.")
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Compare with this model. [default: the one the sidecars name]",
+        show_default=False,
+        autocompletion=model_names,
+    ),
+]

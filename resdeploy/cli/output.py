@@ -1,0 +1,125 @@
+"""Where a command's words go: the product to stdout, everything for eyes to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+T = TypeVar("T")
+
+
+class Output:
+    """What a command prints with. NO_COLOR and the width of the terminal are obeyed by rich."""
+
+    def __init__(self, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self._live: Progress | None = None
+        self._start = time.monotonic()
+
+    def document(self, kind: str, fields: dict[str, Any]) -> None:
+        """Print one JSON document to stdout; NaN and infinity, which JSON lacks, as null."""
+        document = _finite({"kind": kind, "schema": 1, **fields})
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+    def line(self, text: object) -> None:
+        """Print a line of the product, such as a path."""
+        sys.stdout.write(f"{text}\n")
+
+    def listing(self, table: RenderableType) -> None:
+        """Print a table that is the product itself."""
+        self._console(stderr=False).print(table)
+
+    def table(self, table: RenderableType) -> None:
+        """Show a table to whoever watches."""
+        if not self.quiet:
+            self._console(stderr=True).print(table)
+
+    def notify(self, message: str) -> None:
+        """Tell the user something that must not be missed, quiet or not."""
+        self._console(stderr=True).print(f"note: {message}", markup=False, highlight=False)
+
+    def detail(self, message: str) -> None:
+        """Tell the user something that --verbose asks for."""
+        if self.verbose:
+            passed = time.monotonic() - self._start
+            text = f"{passed:6.1f} s  {message}"
+            self._console(stderr=True).print(text, markup=False, highlight=False)
+
+    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+        """Show a bar on stderr while the items pass by, where stderr is a terminal."""
+        self.detail(label)
+        live = self._progress()
+        if live is None:
+            yield from items
+            return
+        task = live.add_task(label, total=total)
+        try:
+            for item in items:
+                yield item
+                live.advance(task)
+        finally:
+            live.remove_task(task)
+
+    @contextlib.contextmanager
+    def working(self, label: str) -> Iterator[None]:
+        """Show that something without a count is under way."""
+        self.detail(label)
+        live = self._progress()
+        task = live.add_task(label, total=None) if live is not None else None
+        try:
+            yield
+        finally:
+            if live is not None and task is not None:
+                live.remove_task(task)
+            self.close()
+
+    def close(self) -> None:
+        """Take the bars off the screen."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _progress(self) -> Progress | None:
+        if self.quiet or not sys.stderr.isatty():
+            return None
+        if self._live is None:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+            self._live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:g}/{task.total:g}"),
+                TimeElapsedColumn(),
+                console=self._console(stderr=True),
+                transient=True,
+            )
+            self._live.start()
+        return self._live
+
+    def _console(self, *, stderr: bool) -> Console:
+        if stderr and self._live is not None:
+            return self._live.console
+        from rich.console import Console
+
+        return Console(stderr=stderr, soft_wrap=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,235 @@
+"""Rules and records in, a verdict out; pure, and never a pass without evidence.
+
+Fail beats inconclusive, and inconclusive beats pass. A missing number, zero samples, NaN, no
+labels, no baseline, a baseline of another machine or other images, an untrained model and
+synthetic images are inconclusive. NaN or infinity in a target's outputs is a failure,
+whatever the rules say. Where a rule is applied to targets of which some were skipped, the
+others decide and the skipped ones are listed without counting; a rule that only skipped
+targets could satisfy is inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from resdeploy.errors import ArtifactError
+from resdeploy.gate.evidence import Evidence, Reading, keyed, reading_of
+from resdeploy.gate.metrics import METRICS, Metric, number_text
+from resdeploy.gate.rules import problems_of
+from resdeploy.records import (
+    Baseline,
+    DataFacts,
+    DriftRecord,
+    Finding,
+    Judgement,
+    LatencyRecord,
+    MachineFacts,
+    Rule,
+    RunResult,
+    TargetResult,
+    Unit,
+    Verdict,
+)
+
+# From best to worst: the place in this tuple is the rank.
+_RANKING = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+_FINITE = Rule(metric="drift.nonfinite", max=0)
+
+
+def judge(
+    rules: Sequence[Rule],
+    targets: Sequence[TargetResult],
+    drift: Iterable[DriftRecord],
+    bench: Iterable[LatencyRecord],
+    machine: MachineFacts,
+    evaluation: DataFacts,
+    baseline: Baseline | None,
+    *,
+    name: str,
+    batches: Iterable[int] = (),
+) -> Judgement:
+    """Every rule applied to every target (and batch size) it names, and what follows from it.
+
+    `name` is the run's, and a baseline of another name does not compare. `batches` are the
+    batch sizes that were asked for: one that nobody timed is a gap, not a shorter list.
+
+    Raises:
+        ArtifactError: a rule names an unknown metric or target, or a limit that is not a
+            number; or two records claim to be of the same target.
+    """
+    if problems := problems_of(rules, (target.name for target in targets)):
+        raise ArtifactError(
+            f"the rules cannot be applied: {'; '.join(problems)}",
+            hint="correct the gate of the recipe and run it again",
+        )
+    timings = keyed(bench, lambda record: (record.name, record.batch), "timings")
+    evidence = Evidence(
+        name=name,
+        targets=keyed(targets, lambda target: target.name, "targets"),
+        drift=keyed(drift, lambda record: record.name, "drift records"),
+        bench=timings,
+        batches=tuple(sorted({*batches, *(batch for _, batch in timings)})),
+        machine=machine,
+        evaluation=evaluation,
+        baseline=baseline,
+    )
+    findings = (
+        *_nonfinite_findings(evidence),
+        *(finding for rule in rules for finding in _findings(rule, evidence)),
+    )
+    return Judgement(
+        verdict=worst(finding.verdict for finding in findings if finding.counts),
+        reason=_reason(findings),
+        findings=findings,
+    )
+
+
+def judge_result(result: RunResult, baseline: Baseline | None) -> Judgement:
+    """The verdict on a run's own rules, from its file alone.
+
+    Raises:
+        ArtifactError: as `judge`.
+    """
+    bench = result.recipe.get("bench")
+    return judge(
+        result.rules,
+        result.targets,
+        result.drift,
+        result.bench,
+        result.machine,
+        result.evaluation,
+        baseline,
+        name=result.name,
+        batches=bench.get("batches", ()) if isinstance(bench, dict) else (),
+    )
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of the verdicts; inconclusive where there are none."""
+    return max(verdicts, key=_RANKING.index, default=Verdict.INCONCLUSIVE)
+
+
+def _nonfinite_findings(evidence: Evidence) -> Iterator[Finding]:
+    for target in evidence.targets:
+        record = evidence.drift.get(target)
+        if record is not None and record.nonfinite and not evidence.is_skipped(target):
+            yield Finding(
+                rule=_FINITE,
+                target=target,
+                value=record.nonfinite,
+                unit=Unit.COUNT,
+                verdict=Verdict.FAIL,
+                reason=f"{record.nonfinite} outputs of {target} are NaN or infinite",
+            )
+
+
+def _findings(rule: Rule, evidence: Evidence) -> Iterator[Finding]:
+    metric = METRICS[rule.metric]
+    targets = tuple(dict.fromkeys(rule.targets or evidence.targets))
+    anyone_ran = not all(evidence.is_skipped(target) for target in targets)
+    batches: tuple[int | None, ...] = (None,)
+    if metric.per_batch:
+        batches = tuple(dict.fromkeys(rule.batches)) or evidence.batches or (None,)
+    for target in targets:
+        if evidence.is_skipped(target):
+            yield _skipped(rule, metric, evidence.targets[target], counts=not anyone_ran)
+            continue
+        for batch in batches:
+            yield _finding(rule, metric, target, batch, evidence)
+
+
+def _skipped(rule: Rule, metric: Metric, target: TargetResult, *, counts: bool) -> Finding:
+    why = target.reason or "its runtime is not to be had here"
+    return Finding(
+        rule=rule,
+        target=target.name,
+        value=None,
+        unit=metric.unit,
+        verdict=Verdict.INCONCLUSIVE,
+        counts=counts,
+        reason=f"{metric.name} of {target.name} was not measured: skipped, {why}",
+    )
+
+
+def _finding(
+    rule: Rule, metric: Metric, target: str, batch: int | None, evidence: Evidence
+) -> Finding:
+    reading = reading_of(metric, target, batch, evidence)
+    verdict, said = _ruling(rule, metric, reading)
+    if verdict is Verdict.PASS and metric.is_accuracy:
+        verdict, said = _believed(said, evidence.drift[target], evidence.evaluation)
+    at_batch = "" if batch is None else f" at batch {batch}"
+    return Finding(
+        rule=rule,
+        target=target,
+        batch=batch,
+        value=reading.value,
+        unit=metric.unit,
+        verdict=verdict,
+        reason=f"{metric.name} of {target}{at_batch} {said}",
+    )
+
+
+def _ruling(rule: Rule, metric: Metric, reading: Reading) -> tuple[Verdict, str]:
+    """The verdict on a number against both limits, and how the sentence about it ends."""
+    if reading.identical:
+        if rule.max is None:
+            return Verdict.PASS, "is beyond any limit: identical to the reference"
+        return Verdict.FAIL, "is above any limit: identical to the reference"
+    if reading.value is None:
+        return Verdict.INCONCLUSIVE, reading.gap
+    value, unit = reading.value, metric.unit
+    if rule.min is not None and value < rule.min:
+        return Verdict.FAIL, _broken(value, "below", rule.min, unit)
+    if rule.max is not None and value > rule.max:
+        return Verdict.FAIL, _broken(value, "above", rule.max, unit)
+    if not math.isfinite(value):
+        return Verdict.INCONCLUSIVE, f"is {value}, which is not a measurement"
+    return Verdict.PASS, f"is {number_text(value, unit)}, {_kept(rule, unit)}"
+
+
+def _broken(value: float, side: str, limit: float, unit: Unit) -> str:
+    shown, allowed = number_text(value, unit), number_text(limit, unit)
+    # Rounding must not make "0.99, below 0.99" of 0.98999999.
+    return f"is {repr(value) if shown == allowed else shown}, {side} {allowed}"
+
+
+def _kept(rule: Rule, unit: Unit) -> str:
+    least = "" if rule.min is None else f"at least {number_text(rule.min, unit)}"
+    most = "" if rule.max is None else f"at most {number_text(rule.max, unit)}"
+    return " and ".join(part for part in (least, most) if part)
+
+
+def _believed(said: str, record: DriftRecord, evaluation: DataFacts) -> tuple[Verdict, str]:
+    """What a good number about answers is worth: nothing on random weights or on noise."""
+    if not record.trained:
+        return Verdict.INCONCLUSIVE, f"{said}, but the model is not trained, so it proves nothing"
+    if record.data.synthetic or evaluation.synthetic:
+        return Verdict.INCONCLUSIVE, f"{said}, but on synthetic images, which prove nothing"
+    return Verdict.PASS, said
+
+
+def _reason(findings: Sequence[Finding]) -> str:
+    """One sentence: how many of the checks failed (or could not decide), and the first of them."""
+    counted = [finding for finding in findings if finding.counts]
+    if not counted:
+        return "no rules: nothing was asked of any target, so nothing is proved"
+    verdict = worst(finding.verdict for finding in counted)
+    chosen = [finding for finding in counted if finding.verdict is verdict]
+    total = f"{len(counted)} check{'s' * (len(counted) != 1)}"
+    match verdict:
+        case Verdict.FAIL:
+            return f"{len(chosen)} of {total} failed: {chosen[0].reason}"
+        case Verdict.INCONCLUSIVE:
+            return f"{len(chosen)} of {total} could not decide: {chosen[0].reason}"
+        case Verdict.PASS:
+            whole = "the only check" if len(counted) == 1 else f"all {total}"
+            return _passed(whole, findings)
+
+
+def _passed(total: str, findings: Sequence[Finding]) -> str:
+    skipped = dict.fromkeys(finding.target for finding in findings if not finding.counts)
+    aside = f"; skipped and not judged: {', '.join(skipped)}" if skipped else ""
+    return f"{total} passed{aside}"

@@ -1,0 +1,36 @@
+"""ONNX files in, `onnx_ir` models out, and back; a broken file is one clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from resdeploy.errors import GraphError
+
+
+def read_model(path: Path) -> ir.Model:
+    """The model in an ONNX file, checked against the ONNX specification.
+
+    Raises:
+        GraphError: no such file, not ONNX, or an invalid graph.
+    """
+    if not path.is_file():
+        raise GraphError(f"{path} is not a file", hint="check the path")
+    try:
+        proto = onnx.load(path)
+        onnx.checker.check_model(proto)
+    except (DecodeError, onnx.checker.ValidationError, OSError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GraphError(
+            f"{path} is not a valid ONNX model: {first}",
+            hint="the file is truncated, damaged or of another format; export it again",
+        ) from error
+    return ir.from_proto(proto)
+
+
+def write_model(model: ir.Model, path: Path) -> None:
+    """Write a model to `path` as plain ONNX; equal models give equal bytes."""
+    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))

@@ -1,0 +1,96 @@
+"""Runners and one input in, raw timings out, taken in turn so that a busy moment hits all.
+
+In each round every runner gets one untimed and then one timed inference, in an order that
+turns round each time. The untimed one lets the threads of the runner before go to sleep and
+the caches fill, as they are in a service that runs one model.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resdeploy.contracts import Progress, Runner, silent
+
+# Robust relative spread (1.4826 · MAD / median) above which a timing is called noisy:
+# quiet machines stay under 3 %, shared ones have been seen at 10 to 40 %.
+NOISY_SPREAD = 0.10
+# How much slower than the median the slowest tenth may be before we call the machine busy.
+NOISY_P90 = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Raw durations of one runner, and what they come to."""
+
+    warmup: int
+    samples_ns: tuple[int, ...]
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    spread: float
+    note: str
+
+
+def measure_latency(
+    runners: Mapping[str, Runner],
+    images: NDArray[np.float32],
+    *,
+    rounds: int,
+    warmup: int,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+    progress: Progress = silent,
+) -> dict[str, Timing]:
+    """Time every runner on the same images float32 [N, C, H, W], round by round.
+
+    The garbage collector runs between rounds, never inside a sample.
+    """
+    for runner in runners.values():
+        for _ in range(warmup):
+            runner.run(images)
+    samples: dict[str, list[int]] = {name: [] for name in runners}
+    names = list(runners)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for index in progress(range(rounds), f"timing batch {len(images)}", rounds):
+            for name in names if index % 2 == 0 else reversed(names):
+                runner = runners[name]
+                runner.run(images)
+                start = clock_ns()
+                runner.run(images)
+                samples[name].append(clock_ns() - start)
+            gc.collect(0)
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: timing_of(values, warmup) for name, values in samples.items()}
+
+
+def timing_of(samples_ns: Sequence[int], warmup: int) -> Timing:
+    """Percentiles and spread of raw durations in nanoseconds."""
+    values = np.asarray(samples_ns, np.float64)
+    p50, p90, p99 = np.percentile(values, [50, 90, 99])
+    spread = float(1.4826 * np.median(np.abs(values - p50)) / p50)
+    return Timing(
+        warmup=warmup,
+        samples_ns=tuple(samples_ns),
+        p50_ms=float(p50 / 1e6),
+        p90_ms=float(p90 / 1e6),
+        p99_ms=float(p99 / 1e6),
+        spread=spread,
+        note=_note(spread, float(p90 / p50)),
+    )
+
+
+def _note(spread: float, tail: float) -> str:
+    if spread > NOISY_SPREAD:
+        return f"the machine was not quiet: samples scatter by {spread:.0%} around the median"
+    if tail > NOISY_P90:
+        return f"the machine was not quiet: p90 is {tail:.1f} times the median"
+    return ""

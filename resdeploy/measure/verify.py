@@ -1,0 +1,95 @@
+"""A candidate and its source in, named checks out; any that fails means no file.
+
+Inputs are seeded noise of the scale preprocessing gives (mean 0, deviation 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resdeploy.errors import VerificationError
+from resdeploy.records import Check
+
+Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far two answers may lie apart: `limit` times the larger of 1 and max |reference|."""
+
+    name: str
+    limit: float
+    reason: str
+
+
+EXPORT = Tolerance(
+    name="export",
+    limit=1e-4,
+    reason="two float32 implementations sum in different orders; a wrong graph is off by more",
+)
+SIMPLIFY = Tolerance(
+    name="simplify",
+    limit=1e-5,
+    reason="the same runtime on an equivalent graph; only folded constants round differently",
+)
+
+# The two batch sizes every graph is tried at: one, and an odd one that no exporter freezes.
+BATCHES = (1, 5)
+
+
+def noise(shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
+    """Seeded normal noise float32 of that shape."""
+    return np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)
+
+
+def agreement_checks(
+    reference: Answer,
+    candidate: Answer,
+    image_shape: tuple[int, int, int],
+    tolerance: Tolerance,
+) -> tuple[Check, ...]:
+    """Max |candidate − reference| at two batch sizes, and no NaN or infinity.
+
+    image_shape: (C, H, W). A candidate that refuses a batch size fails that check.
+    """
+    checks = []
+    for batch in BATCHES:
+        images = noise((batch, *image_shape), seed=batch)
+        expected, got = reference(images), candidate(images)
+        name = f"agreement-batch-{batch}"
+        if got.shape != expected.shape:
+            detail = f"output {list(got.shape)} instead of {list(expected.shape)}"
+            checks.append(
+                Check(name=name, passed=False, value=np.inf, tolerance=0.0, detail=detail)
+            )
+            continue
+        limit = tolerance.limit * max(1.0, float(np.abs(expected).max()))
+        value = float(np.abs(got - expected).max()) if np.isfinite(got).all() else np.inf
+        checks.append(
+            Check(name=name, passed=value <= limit, value=value, tolerance=limit, detail="max_abs")
+        )
+    return tuple(checks)
+
+
+def condition(name: str, holds: bool, detail: str) -> Check:
+    """A check that is either so or not."""
+    return Check(name=name, passed=holds, value=float(holds), tolerance=1.0, detail=detail)
+
+
+def require(checks: Sequence[Check], what: str, hint: str) -> None:
+    """Stop where a check failed.
+
+    Raises:
+        VerificationError: naming every failed check with its figure and its tolerance.
+    """
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        shown = "; ".join(
+            f"{check.name} is {check.value:.3g}, allowed {check.tolerance:.3g} ({check.detail})"
+            for check in failed
+        )
+        raise VerificationError(f"{what} is wrong and was not written: {shown}", hint=hint)

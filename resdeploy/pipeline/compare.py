@@ -1,0 +1,145 @@
+"""Artifacts and one reference model in, drift and latency records out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resdeploy.artifact import Artifact
+from resdeploy.contracts import Progress, Runner, Source
+from resdeploy.measure.drift import Drift, measure_drift
+from resdeploy.measure.latency import Timing, measure_latency
+from resdeploy.measure.verify import noise
+from resdeploy.models.reference import LoadedModel
+from resdeploy.records import DataFacts, DriftRecord, LatencyRecord, Preprocess
+from resdeploy.runtimes import RUNTIMES, EagerRunner
+from resdeploy.table import load_target
+
+REFERENCE = "eager"
+
+# Images per step of a comparison: enough to keep the cores busy, few enough for memory.
+COMPARE_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An artifact under the name and path it is reported by, and who runs it."""
+
+    name: str
+    artifact: Artifact
+    runtime: str
+    shown: str
+
+
+def runner_for(candidate: Candidate, threads: int) -> Runner:
+    """The Runner of a candidate's runtime; MissingExtraError where that is not installed."""
+    row = RUNTIMES[candidate.runtime]
+    factory = load_target(row.target, extra=row.extra, why=f"running {candidate.name}")
+    runner: Runner = factory(candidate.artifact.path, threads=threads)
+    return runner
+
+
+def drift_records(
+    reference: LoadedModel,
+    candidates: Sequence[Candidate],
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    threads: int,
+    progress: Progress,
+) -> tuple[DriftRecord, ...]:
+    """Every candidate against the eager model, on every image of `source`, in one pass."""
+    with contextlib.ExitStack() as stack:
+        eager = stack.enter_context(EagerRunner(reference.module, threads=threads))
+        runners: dict[str, Runner] = {
+            candidate.name: stack.enter_context(runner_for(candidate, threads))
+            for candidate in candidates
+        }
+        samples = source.facts().samples
+        batches = progress(
+            source.batches(preprocess, COMPARE_BATCH), "comparing", -(-samples // COMPARE_BATCH)
+        )
+        drifts = measure_drift(eager, runners, batches)
+    facts = source.facts()
+    return tuple(
+        _drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)
+        for candidate in candidates
+    )
+
+
+def _drift_record(
+    candidate: Candidate, drift: Drift, data: DataFacts, *, trained: bool
+) -> DriftRecord:
+    return DriftRecord(
+        name=candidate.name,
+        path=candidate.shown,
+        sha256=candidate.artifact.sha256,
+        data=data,
+        trained=trained,
+        **asdict(drift),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSettings:
+    """How to time: batch sizes, rounds per batch size, warm-up runs, threads."""
+
+    batches: tuple[int, ...]
+    rounds: int
+    warmup: int
+    threads: int
+
+
+def latency_records(
+    reference: LoadedModel,
+    candidates: Sequence[Candidate],
+    image_shape: tuple[int, int, int],
+    settings: BenchSettings,
+    *,
+    progress: Progress,
+) -> tuple[LatencyRecord, ...]:
+    """Eager and every candidate, interleaved, at every batch size; the first record is eager's."""
+    records: list[LatencyRecord] = []
+    with contextlib.ExitStack() as stack:
+        runners: dict[str, Runner] = {
+            REFERENCE: stack.enter_context(EagerRunner(reference.module, threads=settings.threads))
+        }
+        for candidate in candidates:
+            runner = runner_for(candidate, settings.threads)
+            runners[candidate.name] = stack.enter_context(runner)
+        for batch in settings.batches:
+            images: NDArray[np.float32] = noise((batch, *image_shape))
+            timings = measure_latency(
+                runners,
+                images,
+                rounds=settings.rounds,
+                warmup=settings.warmup,
+                progress=progress,
+            )
+            records += _latency_records(timings, candidates, batch, settings.threads)
+    return tuple(records)
+
+
+def _latency_records(
+    timings: Mapping[str, Timing], candidates: Sequence[Candidate], batch: int, threads: int
+) -> list[LatencyRecord]:
+    where = {REFERENCE: ("", REFERENCE)}
+    where |= {candidate.name: (candidate.shown, candidate.runtime) for candidate in candidates}
+    baseline_ms = timings[REFERENCE].p50_ms
+    return [
+        LatencyRecord(
+            name=name,
+            path=where[name][0],
+            runtime=where[name][1],
+            batch=batch,
+            threads=threads,
+            images_per_s=batch / timing.p50_ms * 1e3,
+            speedup=baseline_ms / timing.p50_ms,
+            **asdict(timing),
+        )
+        for name, timing in timings.items()
+    ]

@@ -1,0 +1,172 @@
+"""`check` and `bench`: artifacts and their reference in, drift and latency records out.
+
+Part of the Python API. Nothing here prints; `notify` takes sentences a user should read and
+`progress` wraps loops that take long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resdeploy.artifact import Artifact, open_artifact
+from resdeploy.contracts import Notify, Progress, silent, unheard
+from resdeploy.data import source_from_reference
+from resdeploy.errors import ArtifactError, UsageError
+from resdeploy.formats import FORMATS
+from resdeploy.measure.machine import machine_facts
+from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.pipeline import compare, make
+from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
+from resdeploy.pipeline.produce import loaded_model
+from resdeploy.records import DriftRecord, LatencyRecord, ModelFacts, Preprocess
+from resdeploy.runtimes import RUNTIMES
+from resdeploy.words import OnBroken
+
+_DEFAULT_INPUT = InputChoice()
+
+
+def check(
+    candidates: Sequence[Path],
+    *,
+    data: str,
+    reference: str | None = None,
+    weights: str | Path | None = None,
+    samples: int | None = None,
+    on_broken: OnBroken = OnBroken.STOP,
+    choice: InputChoice = _DEFAULT_INPUT,
+    notify: Notify = unheard,
+    progress: Progress = silent,
+) -> tuple[DriftRecord, ...]:
+    """How far each candidate's answers are from eager PyTorch's on the same images.
+
+    Without `reference`, the model that the sidecars name, its weights checked by hash.
+
+    Raises:
+        ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
+    """
+    source = source_from_reference(data, samples=samples, on_broken=on_broken)
+    opened = [open_artifact(path) for path in candidates]
+    loaded = _reference(opened, reference, weights, notify)
+    preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
+    return compare.drift_records(
+        loaded,
+        candidates_of(opened),
+        source,
+        preprocess,
+        threads=machine_facts().cores,
+        progress=progress,
+    )
+
+
+def bench(
+    candidates: Sequence[Path],
+    *,
+    reference: str | None = None,
+    weights: str | Path | None = None,
+    batches: Sequence[int] = (1,),
+    rounds: int = 50,
+    warmup: int = 5,
+    threads: int = 0,
+    choice: InputChoice = _DEFAULT_INPUT,
+    notify: Notify = unheard,
+    progress: Progress = silent,
+) -> tuple[LatencyRecord, ...]:
+    """Latency of eager PyTorch and every candidate, interleaved in one process.
+
+    threads: 0 takes all cores of this process.
+
+    Raises:
+        ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
+    """
+    opened = [open_artifact(path) for path in candidates]
+    loaded = _reference(opened, reference, weights, notify)
+    preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
+    return compare.latency_records(
+        loaded,
+        candidates_of(opened),
+        make.image_shape(preprocess),
+        compare.BenchSettings(
+            batches=tuple(batches),
+            rounds=rounds,
+            warmup=warmup,
+            threads=threads or machine_facts().cores,
+        ),
+        progress=progress,
+    )
+
+
+def candidates_of(opened: Sequence[Artifact]) -> list[compare.Candidate]:
+    """Each artifact under its file name; two of the same name get their paths."""
+    names = [artifact.path.stem for artifact in opened]
+    unique = len(set(names)) == len(names)
+    return [
+        compare.Candidate(
+            name=artifact.path.stem if unique else str(artifact.path),
+            artifact=artifact,
+            runtime=_runtime_of(artifact.path),
+            shown=str(artifact.path),
+        )
+        for artifact in opened
+    ]
+
+
+def _runtime_of(path: Path) -> str:
+    """The first runtime that runs files of this suffix."""
+    for form in FORMATS:
+        if form.suffix == path.suffix:
+            return next(row.name for row in RUNTIMES if form.name in row.formats)
+    known = ", ".join(row.suffix for row in FORMATS)
+    raise ArtifactError(f"{path} is of no format that can be run here", hint=f"these are: {known}")
+
+
+def _reference(
+    opened: Sequence[Artifact], reference: str | None, weights: str | Path | None, notify: Notify
+) -> LoadedModel:
+    """The model to compare with: the one that is named, or the one the sidecars name."""
+    if not opened:
+        raise UsageError("there is no candidate", hint="name at least one artifact")
+    if reference is not None:
+        return loaded_model(reference, weights, notify)
+    if weights is not None:
+        raise UsageError("--weights needs --reference", hint="name the model of the weights")
+    facts = _common_model(opened)
+    loaded = resolve(facts.reference, facts.weights)
+    if loaded.facts.weights_sha256 != facts.weights_sha256:
+        raise ArtifactError(
+            f"the weights {facts.weights} have changed since {opened[0].path.name} was made: "
+            f"their sha256 is {loaded.facts.weights_sha256}, it was {facts.weights_sha256}",
+            hint="name the right ones with --reference and --weights",
+        )
+    for note in loaded.notes:
+        notify(note)
+    return loaded
+
+
+def _common_model(opened: Sequence[Artifact]) -> ModelFacts:
+    models = [artifact.manifest.model if artifact.manifest else None for artifact in opened]
+    for artifact, model in zip(opened, models, strict=True):
+        if model is None:
+            raise ArtifactError(
+                f"nothing says which model {artifact.path} was made from",
+                hint="name it with --reference and --weights",
+            )
+        if model != models[0]:
+            raise ArtifactError(
+                f"{artifact.path} and {opened[0].path} were made from different models",
+                hint="compare them one at a time, or name one --reference",
+            )
+    assert models[0] is not None  # the loop above raised otherwise
+    return models[0]
+
+
+def _common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:
+    """The sidecars' preprocessing, where they agree; the model's own where there is none."""
+    found = [artifact.manifest.preprocess for artifact in opened if artifact.manifest]
+    for other in found[1:]:
+        if other != found[0]:
+            raise ArtifactError(
+                "the candidates take differently preprocessed images",
+                hint="compare them one at a time",
+            )
+    return found[0] if found else loaded.preprocess

@@ -1,0 +1,339 @@
+"""A plan in, a run's results out: each step reused or done, in order.
+
+A step works in a temporary folder that is renamed into the store when it is finished, so a
+killed run leaves nothing that looks finished and the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+from resdeploy.artifact import (
+    Artifact,
+    open_artifact,
+    publish,
+    read_document,
+    sha256_of_file,
+    sidecar_path,
+    write_text,
+)
+from resdeploy.contracts import Notify, Progress, Source
+from resdeploy.gate import judge
+from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.pipeline import compare, make
+from resdeploy.pipeline.plan import (
+    Bench,
+    Build,
+    Calibrate,
+    Drift,
+    Export,
+    Plan,
+    Quantize,
+    Simplify,
+    Stage,
+    Step,
+    TargetPlan,
+)
+from resdeploy.pipeline.store import Store
+from resdeploy.records import (
+    Baseline,
+    CalibrationTable,
+    Document,
+    DriftRecord,
+    LatencyRecord,
+    Manifest,
+    RunResult,
+    StepResult,
+    TargetResult,
+    TargetStatus,
+    Verdict,
+)
+
+STORE = ".steps"
+_MODEL = "model.onnx"
+_TABLE = "table.json"
+_DRIFT = "drift.json"
+
+
+class DriftRecords(Document):
+    """The drift of every stage of a run, as one stored file."""
+
+    kind: Literal["drift"] = "drift"
+    records: tuple[DriftRecord, ...]
+
+
+class Execution:
+    """One run of a plan into the folder `out`."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        out: Path,
+        *,
+        calibration: Source | None,
+        evaluation: Source,
+        baseline: Baseline | None,
+        notify: Notify,
+        progress: Progress,
+    ) -> None:
+        self.plan = plan
+        self.recipe = plan.recipe
+        self.out = out
+        self.store = Store(out / STORE)
+        self.calibration = calibration
+        self.evaluation = evaluation
+        self.baseline = baseline
+        self.notify = notify
+        self.progress = progress
+        self.threads = plan.recipe.bench.threads or plan.facts.machine.cores
+        self.drift: tuple[DriftRecord, ...] = ()
+        self.bench: tuple[LatencyRecord, ...] = ()
+        self.targets: dict[str, TargetResult] = {}
+
+    def run(self) -> RunResult:
+        """Do what is not done yet, judge it, and give back everything that was found out."""
+        self.store.open()
+        planned = self.plan.steps
+        steps = tuple(self._step(step) for step in self.progress(planned, "steps", len(planned)))
+        for target in self.plan.targets:
+            self._publish(target)
+        return RunResult(
+            name=self.recipe.name,
+            recipe=self.recipe.model_dump(mode="json", by_alias=True),
+            machine=self.plan.facts.machine,
+            model=self.loaded.facts,
+            preprocess=self.plan.facts.preprocess,
+            calibration=self.plan.facts.calibration,
+            evaluation=self.plan.facts.evaluation,
+            steps=steps,
+            targets=tuple(self.targets.values()),
+            drift=self.drift,
+            bench=self.bench,
+            rules=self.recipe.gate,
+            judgement=judge(
+                self.recipe.gate,
+                tuple(self.targets.values()),
+                self.drift,
+                self.bench,
+                self.plan.facts.machine,
+                self.plan.facts.evaluation,
+                self.baseline,
+                name=self.recipe.name,
+                batches=self.recipe.bench.batches,
+            ),
+        )
+
+    def _step(self, step: Step) -> StepResult:
+        start = time.perf_counter()
+        reused = self.store.has(step.key)
+        self._do(step)
+        return StepResult(
+            kind=type(step).__name__.lower(),
+            label=_label(step),
+            key=step.key,
+            reused=reused,
+            seconds=round(time.perf_counter() - start, 3),
+        )
+
+    def _do(self, step: Step) -> None:
+        match step:
+            case Build():
+                _ = self.loaded
+            case Export():
+                self._once(step.key, self._export)
+            case Simplify():
+                self._once(step.key, lambda folder: self._simplify(step, folder))
+            case Calibrate():
+                self._once(step.key, lambda folder: self._calibrate(step, folder))
+            case Quantize():
+                self._once(step.key, lambda folder: self._quantize(step, folder))
+            case Drift():
+                for target in self.plan.targets:
+                    self._publish(target)
+                self._once(step.key, lambda folder: self._drift(step, folder))
+                stored = read_document(self.store.path(step.key) / _DRIFT, DriftRecords)
+                self.drift = stored.records
+            case Bench():
+                self._bench(step)
+            case _:
+                assert_never(step)
+
+    def _once(self, key: str, work: Callable[[Path], None]) -> None:
+        """Do a step's work unless its result is there already."""
+        if not self.store.has(key):
+            with self.store.producing(key) as folder:
+                work(folder)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The reference model, built once."""
+        loaded = resolve(self.recipe.model.reference, self.recipe.weights, seed=self.recipe.seed)
+        for note in loaded.notes:
+            self.notify(note)
+        return loaded
+
+    def _export(self, folder: Path) -> None:
+        path = folder / _MODEL
+        preprocess = self.plan.facts.preprocess
+        manifest = make.export_file(self.loaded, preprocess, path, name=self.recipe.name)
+        write_text(sidecar_path(path), manifest.to_json())
+
+    def _simplify(self, step: Simplify, folder: Path) -> None:
+        source, manifest = self._made(step.graph)
+        path = folder / _MODEL
+        simplified = make.simplify_file(source, manifest, path, notify=self.notify)
+        write_text(sidecar_path(path), simplified.to_json())
+
+    def _calibrate(self, step: Calibrate, folder: Path) -> None:
+        source, manifest = self._made(step.graph)
+        assert self.calibration is not None  # the recipe was refused otherwise
+        table = make.table_for(
+            source,
+            manifest.preprocess,
+            self.calibration,
+            target=step.quantizer,
+            method=step.method,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        write_text(folder / _TABLE, table.to_json())
+
+    def _quantize(self, step: Quantize, folder: Path) -> None:
+        source, manifest = self._made(step.graph)
+        assert self.calibration is not None  # the recipe was refused otherwise
+        path = folder / _MODEL
+        quantized = make.quantize_file(
+            source,
+            manifest,
+            read_document(self.store.path(step.table) / _TABLE, CalibrationTable),
+            path,
+            target=step.quantizer,
+            bits=step.bits,
+            images=make.first_images(self.calibration, manifest.preprocess),
+            notify=self.notify,
+        )
+        write_text(sidecar_path(path), quantized.to_json())
+
+    def _drift(self, step: Drift, folder: Path) -> None:
+        records = compare.drift_records(
+            self.loaded,
+            [self._candidate(stage) for stage in step.stages],
+            self.evaluation,
+            self.plan.facts.preprocess,
+            threads=self.threads,
+            progress=self.progress,
+        )
+        write_text(folder / _DRIFT, DriftRecords(records=records).to_json())
+
+    def _bench(self, step: Bench) -> None:
+        """Time the targets whose answers broke no rule; the others are marked."""
+        broken = self._broken()
+        for name, reason in broken.items():
+            self.notify(f"{name} is not timed: {reason}")
+            update = {"status": TargetStatus.NOT_TIMED, "reason": reason}
+            self.targets[name] = self.targets[name].model_copy(update=update)
+        sound = [stage for stage in step.targets if stage.name not in broken]
+        if not sound:
+            return
+        table = self.recipe.bench
+        self.bench = compare.latency_records(
+            self.loaded,
+            [self._candidate(stage) for stage in sound],
+            make.image_shape(self.plan.facts.preprocess),
+            compare.BenchSettings(
+                batches=table.batches,
+                rounds=table.rounds,
+                warmup=table.warmup,
+                threads=self.threads,
+            ),
+            progress=self.progress,
+        )
+
+    def _broken(self) -> dict[str, str]:
+        """Targets that fail a rule on answers, and why."""
+        judgement = judge(
+            tuple(rule for rule in self.recipe.gate if rule.metric.startswith("drift.")),
+            tuple(self.targets.values()),
+            self.drift,
+            (),
+            self.plan.facts.machine,
+            self.plan.facts.evaluation,
+            self.baseline,
+            name=self.recipe.name,
+        )
+        return {
+            finding.target: finding.reason
+            for finding in judgement.findings
+            if finding.verdict is Verdict.FAIL
+        }
+
+    def _made(self, key: str) -> tuple[Artifact, Manifest]:
+        """A stored artifact, its bytes checked against its sidecar."""
+        artifact = open_artifact(self.store.path(key) / _MODEL)
+        assert artifact.manifest is not None  # a step writes both or is not in the store
+        return artifact, artifact.manifest
+
+    def _candidate(self, stage: Stage) -> compare.Candidate:
+        artifact, _ = self._made(stage.key)
+        published = self.targets.get(stage.name)
+        return compare.Candidate(
+            name=stage.name,
+            artifact=artifact,
+            runtime=stage.runtime,
+            shown=(published and published.path) or f"{STORE}/{stage.key}/{_MODEL}",
+        )
+
+    def _publish(self, target: TargetPlan) -> None:
+        """Give a target's file its final name, unless it has it already."""
+        table = target.table
+        if table.name in self.targets:
+            return
+        facts: dict[str, Any] = {
+            "name": table.name,
+            "format": table.format,
+            "precision": table.precision,
+            "runtime": table.runtime,
+        }
+        if target.key is None:
+            self.targets[table.name] = TargetResult(
+                **facts,
+                status=TargetStatus.SKIPPED,
+                reason=target.skipped,
+                path=None,
+                sha256=None,
+                size_bytes=None,
+            )
+            return
+        artifact, manifest = self._made(target.key)
+        path = self.out / f"{table.name}.onnx"
+        unchanged = path.is_file() and sha256_of_file(path) == artifact.sha256
+        if not (unchanged and sidecar_path(path).is_file()):
+            publish(artifact.path, path, manifest)
+        self.targets[table.name] = TargetResult(
+            **facts,
+            status=TargetStatus.DONE,
+            path=path.name,
+            sha256=artifact.sha256,
+            size_bytes=manifest.size_bytes,
+            chain=target.chain,
+        )
+
+
+def _label(step: Step) -> str:
+    match step:
+        case Drift():
+            return f"compare {', '.join(stage.name for stage in step.stages)}"
+        case Bench():
+            return f"time {', '.join(stage.name for stage in step.targets)}"
+        case Calibrate():
+            return f"{step.method} for {step.quantizer}"
+        case Quantize():
+            return f"{step.quantizer}, {step.bits.bits}-bit weights"
+        case Build() | Export() | Simplify():
+            return ""
+        case _:
+            assert_never(step)

@@ -1,0 +1,265 @@
+"""A recipe and the facts it depends on in, the typed steps of a run out. Pure.
+
+Every step has a content key: a hash of its own fields, of the keys of what it reads, and of
+the versions and machine facts that its bytes depend on. Equal keys mean equal results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from resdeploy.artifact import digest_of
+from resdeploy.errors import MissingExtraError
+from resdeploy.measure.machine import WeightBits, weight_bits_for
+from resdeploy.recipe import Recipe, TargetTable
+from resdeploy.records import DataFacts, MachineFacts, Preprocess
+from resdeploy.words import WeightBitsChoice
+
+# Written into every key: raise it when the same inputs would give other bytes.
+LOGIC = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """Weights into a module; kept in memory only."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """Module into a verified ONNX file."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simplify:
+    """ONNX file `graph` (a step's key) into a simpler one."""
+
+    key: str
+    graph: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrate:
+    """Calibration images through `graph` into a table of ranges."""
+
+    key: str
+    graph: str
+    quantizer: str
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantize:
+    """`graph` and `table` into a Q/DQ file."""
+
+    key: str
+    graph: str
+    table: str
+    quantizer: str
+    bits: WeightBits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A file in the making of a target, by the name it is reported under."""
+
+    name: str
+    key: str
+    runtime: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """All stages against eager PyTorch on the evaluation images."""
+
+    key: str
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Eager and all targets timed in turn; never reused."""
+
+    key: str
+    targets: tuple[Stage, ...]
+
+
+Step = Build | Export | Simplify | Calibrate | Quantize | Drift | Bench
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetPlan:
+    """A target, the stages before it, and the step that makes its file (None: skipped)."""
+
+    table: TargetTable
+    chain: tuple[str, ...]
+    key: str | None
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a plan depends on besides the recipe, looked up before planning.
+
+    quantizers: which Q/DQ target each runtime takes. missing: runtime to (package, extra)
+    for those that are not installed.
+    """
+
+    weights_sha256: str | None
+    preprocess: Preprocess
+    calibration: DataFacts | None
+    evaluation: DataFacts
+    machine: MachineFacts
+    quantizers: Mapping[str, str]
+    missing: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The steps in the order they run, and what the recipe's targets come to."""
+
+    recipe: Recipe
+    facts: Facts
+    steps: tuple[Step, ...]
+    targets: tuple[TargetPlan, ...]
+
+
+def plan_of(recipe: Recipe, facts: Facts) -> Plan:
+    """The plan of a recipe.
+
+    Raises:
+        MissingExtraError: a required target's runtime is not installed.
+    """
+    return _Planner(recipe, facts).plan()
+
+
+class _Planner:
+    def __init__(self, recipe: Recipe, facts: Facts) -> None:
+        self.recipe = recipe
+        self.facts = facts
+        self.steps: dict[str, Step] = {}
+        self.stages: dict[str, Stage] = {}
+
+    def plan(self) -> Plan:
+        build = self.add(Build(key=self.key("build", self._model())))
+        export = self.add(
+            Export(
+                key=self.key(
+                    "export",
+                    {"build": build, "preprocess": self.facts.preprocess.model_dump(mode="json")},
+                    "torch",
+                    "onnx",
+                    "onnxruntime",
+                )
+            )
+        )
+        targets = tuple(self.target(table, export) for table in self.recipe.targets)
+        made = [self.stages[target.table.name] for target in targets if target.key is not None]
+        if made:
+            self.compare(build, tuple(made))
+        return Plan(
+            recipe=self.recipe,
+            facts=self.facts,
+            steps=tuple(self.steps.values()),
+            targets=targets,
+        )
+
+    def _model(self) -> dict[str, Any]:
+        recipe = self.recipe
+        return {
+            "reference": recipe.model.reference,
+            "weights": self.facts.weights_sha256,
+            "path": recipe.weights,  # it stands in the sidecar
+            "seed": recipe.seed,
+        }
+
+    def target(self, table: TargetTable, export: str) -> TargetPlan:
+        if table.runtime in self.facts.missing:
+            package, extra = self.facts.missing[table.runtime]
+            if table.required:
+                raise MissingExtraError(package, extra, f"the target {table.name!r}")
+            reason = f"{table.runtime} is not installed (extra {extra!r})"
+            return TargetPlan(table=table, chain=(), key=None, skipped=reason)
+        self.stage("export", export, table.runtime)
+        graph = self.simplify(export)
+        chain: tuple[str, ...] = ("export",)
+        if table.precision == "int8":
+            self.stage("simplify", graph, table.runtime)
+            graph, chain = self.quantize(graph, table.runtime), ("export", "simplify")
+        self.stage(table.name, graph, table.runtime)
+        return TargetPlan(table=table, chain=chain, key=graph)
+
+    def simplify(self, graph: str) -> str:
+        key = self.key("simplify", {"graph": graph}, "onnxsim", "onnxruntime")
+        return self.add(Simplify(key=key, graph=graph))
+
+    def quantize(self, graph: str, runtime: str) -> str:
+        quantizer = self.facts.quantizers[runtime]
+        asked = self.recipe.quantization
+        assert self.facts.calibration is not None  # the recipe was refused otherwise
+        data = self.facts.calibration.digest
+        cpu = [self.facts.machine.cpu, *self.facts.machine.flags]
+        observed = {
+            "graph": graph,
+            "data": data,
+            "quantizer": quantizer,
+            "method": asked.method,
+            "cpu": cpu,  # float kernels differ between processors, and so do the ranges
+        }
+        table = self.add(
+            Calibrate(
+                key=self.key("calibrate", observed, "onnxruntime", "onnx-ir"),
+                graph=graph,
+                quantizer=quantizer,
+                method=asked.method,
+            )
+        )
+        bits = chosen_bits(asked.weight_bits, self.facts.machine)
+        inputs = {"graph": graph, "table": table, "quantizer": quantizer, "bits": bits.bits}
+        return self.add(
+            Quantize(
+                key=self.key("quantize", inputs, "onnx-ir", "onnxruntime"),
+                graph=graph,
+                table=table,
+                quantizer=quantizer,
+                bits=bits,
+            )
+        )
+
+    def compare(self, build: str, made: tuple[Stage, ...]) -> None:
+        stages = tuple(self.stages.values())
+        inputs = {
+            "build": build,
+            "stages": [[stage.name, stage.key, stage.runtime] for stage in stages],
+            "data": self.facts.evaluation.digest,
+            "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
+        }
+        self.add(Drift(key=self.key("drift", inputs, "torch", "onnxruntime"), stages=stages))
+        bench = self.recipe.bench.model_dump(mode="json")
+        timed = {"targets": [stage.key for stage in made], "bench": bench}
+        self.add(Bench(key=self.key("bench", timed), targets=made))
+
+    def stage(self, name: str, key: str, runtime: str) -> None:
+        self.stages.setdefault(name, Stage(name=name, key=key, runtime=runtime))
+
+    def add(self, step: Step) -> str:
+        """Put a step into the plan once, and give back its key."""
+        self.steps.setdefault(step.key, step)
+        return step.key
+
+    def key(self, kind: str, inputs: Mapping[str, Any], *packages: str) -> str:
+        versions = self.facts.machine.versions
+        tools = {package: versions.get(package, "") for package in packages}
+        return f"{kind}-{digest_of({'logic': LOGIC, 'inputs': inputs, 'tools': tools})[:16]}"
+
+
+def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts) -> WeightBits:
+    """The width of INT8 weights that was asked for, or what the CPU needs."""
+    if choice is WeightBitsChoice.AUTO:
+        return weight_bits_for(machine)
+    return WeightBits(bits=int(choice.value), reason="asked for")

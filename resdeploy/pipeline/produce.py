@@ -1,0 +1,246 @@
+"""`export`, `simplify`, `quantize`: models and ONNX files in, published artifacts out.
+
+Part of the Python API. Nothing here prints; `notify` takes sentences a user should read and
+`progress` wraps loops that take long.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from resdeploy.artifact import Artifact, open_artifact, publish, write_text
+from resdeploy.contracts import Notify, Progress, silent, unheard
+from resdeploy.data import source_from_reference
+from resdeploy.errors import GraphError, UsageError
+from resdeploy.formats import FORMATS
+from resdeploy.graph import EMITTERS, summary
+from resdeploy.graph.files import read_model
+from resdeploy.measure.machine import machine_facts
+from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.pipeline import make
+from resdeploy.pipeline.plan import chosen_bits
+from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
+from resdeploy.quantization import OBSERVERS
+from resdeploy.records import Manifest, Preprocess
+from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
+
+_DEFAULT_INPUT = InputChoice()
+
+
+def export(
+    model: str,
+    *,
+    format: str = "onnx",
+    weights: str | Path | None = None,
+    output: Path | None = None,
+    simplify: bool = True,
+    choice: InputChoice = _DEFAULT_INPUT,
+    notify: Notify = unheard,
+) -> Artifact:
+    """Write a verified artifact of a model, with its sidecar, to `output`.
+
+    output: `<model><suffix>` in the working directory by default.
+
+    Raises:
+        UnknownNameError: no such model or format.
+        WeightsError: the weights do not fit or cannot be read.
+        VerificationError: the export answers differently; nothing is written.
+        OutputError: `output` cannot be written.
+    """
+    row = FORMATS[format]
+    loaded = loaded_model(model, weights, notify)
+    preprocess = chosen_preprocess(loaded.preprocess, choice)
+    path = output or Path(f"{model}{row.suffix}")
+    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
+        made, manifest = _float_file(
+            loaded, preprocess, Path(folder), name=model, simplify=simplify, notify=notify
+        )
+        return publish(made, path, manifest)
+
+
+def _float_file(
+    loaded: LoadedModel,
+    preprocess: Preprocess,
+    folder: Path,
+    *,
+    name: str,
+    simplify: bool,
+    notify: Notify,
+) -> tuple[Path, Manifest]:
+    exported = folder / "exported.onnx"
+    manifest = make.export_file(loaded, preprocess, exported, name=name)
+    if not simplify:
+        return exported, manifest
+    source = Artifact(path=exported, sha256=manifest.sha256, manifest=manifest)
+    simplified = folder / "simplified.onnx"
+    return simplified, make.simplify_file(source, manifest, simplified, notify=notify)
+
+
+def simplify(
+    source: Path,
+    *,
+    output: Path | None = None,
+    choice: InputChoice = _DEFAULT_INPUT,
+    notify: Notify = unheard,
+) -> Artifact:
+    """Write the simplified graph of an ONNX file to `output` (`<name>-simplified.onnx`).
+
+    Raises:
+        ArtifactError, GraphError: `source` is not a sound ONNX file.
+        OutputError: `output` cannot be written.
+    """
+    path = output or source.with_name(f"{source.stem}-simplified{source.suffix}")
+    artifact, manifest = _opened(source, choice)
+    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
+        made = Path(folder) / "simplified.onnx"
+        return publish(made, path, make.simplify_file(artifact, manifest, made, notify=notify))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """An INT8 artifact and the calibration table it was made from."""
+
+    artifact: Artifact
+    table: Path
+
+
+def quantize(
+    model: str,
+    *,
+    data: str,
+    weights: str | Path | None = None,
+    target: str = "ort-cpu",
+    method: str = "minmax",
+    samples: int | None = None,
+    weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO,
+    on_broken: OnBroken = OnBroken.STOP,
+    output: Path | None = None,
+    choice: InputChoice = _DEFAULT_INPUT,
+    notify: Notify = unheard,
+    progress: Progress = silent,
+) -> Quantized:
+    """Calibrate a model (or an ONNX file) on images and write its Q/DQ graph to `output`.
+
+    output: `<model>-int8.onnx` by default; the table goes beside it as
+    `<output stem>.calibration.json`.
+
+    Raises:
+        UnknownNameError: no such model, target or method.
+        DataError: the images cannot be read, or there is none.
+        VerificationError: a graph on the way answers differently; nothing is written.
+        OutputError: `output` cannot be written.
+    """
+    target, method = EMITTERS[target].name, OBSERVERS[method].name
+    source = source_from_reference(data, samples=samples, on_broken=on_broken)
+    machine = machine_facts()
+    path = output or Path(f"{Path(model).stem if _is_file(model) else model}-int8.onnx")
+    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
+        floats, manifest = _float_artifact(model, weights, Path(folder), choice, notify)
+        if source.facts().synthetic:
+            notify("calibrating on synthetic noise: the ranges are not those of real images")
+        table = make.table_for(
+            floats,
+            manifest.preprocess,
+            source,
+            target=target,
+            method=method,
+            threads=machine.cores,
+            progress=progress,
+        )
+        made = Path(folder) / "int8.onnx"
+        manifest = make.quantize_file(
+            floats,
+            manifest,
+            table,
+            made,
+            target=target,
+            bits=chosen_bits(weight_bits, machine),
+            images=make.first_images(source, manifest.preprocess),
+            notify=notify,
+        )
+        table_path = path.with_name(f"{path.stem}.calibration.json")
+        write_text(table_path, table.to_json())
+        return Quantized(artifact=publish(made, path, manifest), table=table_path)
+
+
+def _is_file(model: str) -> bool:
+    """Whether a reference is the path of an artifact rather than the name of a model."""
+    return Path(model).suffix in {row.suffix for row in FORMATS} or "/" in model
+
+
+def _float_artifact(
+    model: str, weights: str | Path | None, folder: Path, choice: InputChoice, notify: Notify
+) -> tuple[Artifact, Manifest]:
+    """A float ONNX file: the one that is named, or the export of the model that is."""
+    if _is_file(model):
+        if weights is not None:
+            raise UsageError(f"--weights does not go with the file {model}: it has its own")
+        return _opened(Path(model), choice)
+    loaded = loaded_model(model, weights, notify)
+    preprocess = chosen_preprocess(loaded.preprocess, choice)
+    path, manifest = _float_file(
+        loaded, preprocess, folder, name=model, simplify=True, notify=notify
+    )
+    return Artifact(path=path, sha256=manifest.sha256, manifest=manifest), manifest
+
+
+def loaded_model(model: str, weights: str | Path | None, notify: Notify) -> LoadedModel:
+    """The model, with its notes passed on to the user."""
+    loaded = resolve(model, weights)
+    for note in loaded.notes:
+        notify(note)
+    return loaded
+
+
+def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
+    """An ONNX file and its sidecar; without one, what the graph and the user say."""
+    artifact = open_artifact(path)
+    facts = summary.summary_of(read_model(path))
+    if facts.precision == "int8":
+        raise GraphError(f"{path} is quantized already", hint="start from its FP32 source")
+    if isinstance(facts.inputs[0].shape[0], int):
+        raise GraphError(
+            f"the batch of {path} is fixed at {facts.inputs[0].shape[0]}",
+            hint="export it with a dynamic batch",
+        )
+    if artifact.manifest is None:
+        return artifact, _foreign_manifest(artifact, facts, choice)
+    preprocess = chosen_preprocess(artifact.manifest.preprocess, choice)
+    return artifact, artifact.manifest.model_copy(update={"preprocess": preprocess})
+
+
+def _foreign_manifest(
+    artifact: Artifact, facts: summary.GraphSummary, choice: InputChoice
+) -> Manifest:
+    """What we can say of an ONNX file that has no sidecar."""
+    if choice.mean is None or choice.std is None:
+        raise UsageError(
+            f"{artifact.path} has no sidecar, so its preprocessing is unknown",
+            hint="give --mean and --std (and --crop-pct, --interpolation if they matter)",
+        )
+    channels, height = facts.inputs[0].shape[1], facts.inputs[0].shape[2]
+    if not isinstance(channels, int) or channels not in (1, 3):
+        raise GraphError(f"{artifact.path} takes {channels} channels; 1 or 3 are needed")
+    if not isinstance(height, int) and choice.size is None:
+        raise UsageError(f"{artifact.path} takes images of any size", hint="give --size")
+    order = ChannelOrder.RGB if channels == 3 else ChannelOrder.L
+    size = height if isinstance(height, int) else choice.size
+    own = Preprocess.model_validate(
+        {"size": size, "mean": choice.mean, "std": choice.std, "channels": order}
+    )
+    return Manifest(
+        name=artifact.path.stem,
+        format="onnx",
+        precision=facts.precision,
+        sha256=artifact.sha256,
+        size_bytes=artifact.path.stat().st_size,
+        opset=facts.opset,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        model=None,
+        preprocess=chosen_preprocess(own, choice),
+        verification=(),
+        history=(),
+    )

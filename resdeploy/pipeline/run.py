@@ -1,0 +1,201 @@
+"""A recipe file in, a finished run folder out: plan, execute, judge, report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from resdeploy.artifact import make_folder, read_document, write_text
+from resdeploy.contracts import Notify, Progress, Source, silent, unheard
+from resdeploy.data import refuse_overlap, source_from_reference
+from resdeploy.errors import RecipeError
+from resdeploy.formats import FORMATS
+from resdeploy.gate import METRICS, problems_of
+from resdeploy.graph import EMITTERS
+from resdeploy.measure.machine import machine_facts
+from resdeploy.models.reference import resolve
+from resdeploy.models.variants import VARIANTS
+from resdeploy.pipeline.execute import STORE, Execution
+from resdeploy.pipeline.plan import Facts, Plan, plan_of
+from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
+from resdeploy.pipeline.store import Store
+from resdeploy.quantization import OBSERVERS
+from resdeploy.recipe import DataTable, Names, Recipe, recipe_from_toml
+from resdeploy.records import Baseline, RunResult
+from resdeploy.report import report_text
+from resdeploy.runtimes import RUNTIMES
+
+RESULTS = "results.json"
+PREVIOUS = "results.previous.json"
+REPORT = "report.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan and the images it needs, before anything is done."""
+
+    plan: Plan
+    calibration: Source | None
+    evaluation: Source
+    baseline: Baseline | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    """A line of `run --dry-run`."""
+
+    kind: str
+    key: str
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """Where a run's results lie; `report` is None where its extra is not installed."""
+
+    result: RunResult
+    out: Path
+    results: Path
+    report: Path | None
+
+
+def recipe_names() -> Names:
+    """What a recipe may name, from the tables of the rooms."""
+    return Names(
+        models=VARIANTS.names,
+        formats=FORMATS.names,
+        precisions=sorted({name for row in FORMATS for name in row.precisions}),
+        runtimes=RUNTIMES.names,
+        methods=OBSERVERS.names,
+        metrics=METRICS.names,
+        rule_problems=problems_of,
+    )
+
+
+def prepare(path: Path) -> Prepared:
+    """Read a recipe and look up everything its plan depends on; nothing is written.
+
+    Raises:
+        RecipeError: the recipe has problems.
+        DataError, WeightsError: what it names cannot be read, or the two sets of images
+            overlap.
+        MissingExtraError: a required target's runtime is not installed.
+    """
+    recipe = recipe_from_toml(path, recipe_names())
+    _refuse_impossible(path, recipe)
+    evaluation = _source(recipe, recipe.data.evaluation)
+    calibration = None
+    if recipe.data.calibration is not None:
+        calibration = _source(recipe, recipe.data.calibration)
+        refuse_overlap(calibration, evaluation)
+    loaded = resolve(recipe.model.reference, recipe.weights, seed=recipe.seed)
+    choice = InputChoice.model_validate(recipe.input.model_dump(exclude={"batch"}))
+    facts = Facts(
+        weights_sha256=loaded.facts.weights_sha256,
+        preprocess=chosen_preprocess(loaded.preprocess, choice),
+        calibration=None if calibration is None else calibration.facts(),
+        evaluation=evaluation.facts(),
+        machine=machine_facts(),
+        quantizers={emitter.runtime: emitter.name for emitter in EMITTERS},
+        missing={row.name: (row.module, row.extra) for row in RUNTIMES if not row.is_installed()},
+    )
+    return Prepared(
+        plan=plan_of(recipe, facts),
+        calibration=calibration,
+        evaluation=evaluation,
+        baseline=_baseline(recipe),
+    )
+
+
+def _refuse_impossible(path: Path, recipe: Recipe) -> None:
+    """Refuse targets whose format, precision and runtime do not go together."""
+    quantizers = {emitter.runtime for emitter in EMITTERS}
+    problems = []
+    for index, target in enumerate(recipe.targets):
+        where = f"targets[{index}]"
+        if target.precision not in FORMATS[target.format].precisions:
+            problems.append(f"{where}.precision: {target.format} cannot hold {target.precision}")
+        if target.format not in RUNTIMES[target.runtime].formats:
+            problems.append(f"{where}.runtime: {target.runtime} does not run {target.format}")
+        if target.precision == "int8" and target.runtime not in quantizers:
+            problems.append(f"{where}.precision: no INT8 graph is made for {target.runtime}")
+    if problems:
+        raise RecipeError(str(path), problems)
+
+
+def _source(recipe: Recipe, table: DataTable) -> Source:
+    source: Source = source_from_reference(
+        table.reference(recipe.base), samples=table.samples, on_broken=table.on_broken
+    )
+    return source
+
+
+def _baseline(recipe: Recipe) -> Baseline | None:
+    """The accepted baseline; a recipe may name a file that is yet to be accepted."""
+    path = recipe.baseline_path
+    return None if path is None or not path.exists() else read_document(path, Baseline)
+
+
+def planned_steps(prepared: Prepared, out: Path) -> tuple[PlannedStep, ...]:
+    """The steps of a plan and which of them are in `out` already."""
+    store = Store(out / STORE)
+    return tuple(
+        PlannedStep(kind=type(step).__name__.lower(), key=step.key, cached=store.has(step.key))
+        for step in prepared.plan.steps
+    )
+
+
+def run(
+    recipe: Path,
+    *,
+    out: Path | None = None,
+    notify: Notify = unheard,
+    progress: Progress = silent,
+) -> Finished:
+    """Build, export, simplify, calibrate, quantize, check, bench, gate and report.
+
+    out: the folder for everything that is made; `runs/<recipe name>` by default. Results of
+    an earlier run there are kept as results.previous.json until this one is finished, so
+    that nobody takes them for this run's.
+
+    Raises:
+        ResdeployError: a step failed; what was finished before stays for the next run.
+    """
+    prepared = prepare(recipe)
+    folder = make_folder(out or Path("runs") / prepared.plan.recipe.name)
+    _set_aside(folder)
+    for name, data in (("calibration", prepared.calibration), ("evaluation", prepared.evaluation)):
+        if data is not None and data.facts().synthetic:
+            notify(f"the {name} images are synthetic: no accuracy rule can pass")
+    execution = Execution(
+        prepared.plan,
+        folder,
+        calibration=prepared.calibration,
+        evaluation=prepared.evaluation,
+        baseline=prepared.baseline,
+        notify=notify,
+        progress=progress,
+    )
+    result = execution.run()
+    results = folder / RESULTS
+    write_text(results, result.to_json())
+    return Finished(
+        result=result, out=folder, results=results, report=_write_report(result, folder, notify)
+    )
+
+
+def _set_aside(folder: Path) -> None:
+    results = folder / RESULTS
+    if results.exists():
+        results.replace(folder / PREVIOUS)
+    (folder / REPORT).unlink(missing_ok=True)
+
+
+def _write_report(result: RunResult, folder: Path, notify: Notify) -> Path | None:
+    missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
+    if missing:
+        notify(f"no {REPORT}: {missing[0]} is not installed (pip install 'resdeploy[report]')")
+        return None
+    write_text(folder / REPORT, report_text("html", result))
+    return folder / REPORT

@@ -1,0 +1,299 @@
+"""A TOML file in, a frozen Recipe out, or all of its problems at once.
+
+One file, no inheritance. Paths are relative to the recipe's folder. Names that rooms know
+(formats, runtimes, metrics ...) are handed in, so that this file needs to know no room.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from resdeploy.errors import RecipeError, near_names
+from resdeploy.records import Record, Rule
+from resdeploy.words import Interpolation, OnBroken, WeightBitsChoice
+
+_WEIGHT_WORDS = ("random", "pretrained")
+
+# Reports use these names for what lies between the model and its targets.
+STEP_NAMES = ("eager", "export", "simplify")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """The names a recipe may use, by what they name."""
+
+    models: Sequence[str]
+    formats: Sequence[str]
+    precisions: Sequence[str]
+    runtimes: Sequence[str]
+    methods: Sequence[str]
+    metrics: Sequence[str]
+    rule_problems: Callable[[Sequence[Rule], Iterable[str]], Iterable[str]]
+
+
+def _known(kind: str) -> AfterValidator:
+    """A validator that the value is one of `Names.<kind>`, with near names where it is not."""
+
+    def check(value: str, info: ValidationInfo) -> str:
+        names: Sequence[str] = getattr(info.context, kind)
+        if value not in names:
+            near = near_names(value, names) or sorted(names)[:12]
+            raise ValueError(f"unknown name {value!r}; did you mean {' or '.join(near)}?")
+        return value
+
+    return AfterValidator(check)
+
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class ModelTable(Record):
+    """`model`: what is built, and with which weights."""
+
+    reference: Annotated[str, _known("models")]
+    weights: str
+
+
+class BatchTable(Record):
+    """`input.batch`: the batch sizes the artifact is meant for."""
+
+    min: PositiveInt = 1
+    opt: PositiveInt = 1
+    max: PositiveInt = 32
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max} must be in order")
+        return self
+
+
+class InputTable(Record):
+    """`input`: what differs from the model's own preprocessing."""
+
+    size: PositiveInt | None = None
+    crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    interpolation: Interpolation | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    batch: BatchTable = BatchTable()
+
+
+class QuantizationTable(Record):
+    """`quantization`: how ranges are found, and how wide INT8 weights may be."""
+
+    method: Annotated[str, _known("methods")] = "minmax"
+    weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO
+
+
+class TargetTable(Record):
+    """One of `targets`: a file to make and who will run it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    format: Annotated[str, _known("formats")]
+    precision: Annotated[str, _known("precisions")]
+    runtime: Annotated[str, _known("runtimes")]
+    required: bool = True
+
+
+class BenchTable(Record):
+    """`bench`: how targets are timed; `threads` 0 takes all cores of the machine."""
+
+    batches: tuple[PositiveInt, ...] = (1,)
+    rounds: Annotated[int, Field(ge=5)] = 50
+    warmup: Annotated[int, Field(ge=1)] = 5
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class DataTable(Record):
+    """`data.calibration` and `data.evaluation`: exactly one of the first four keys.
+
+    seed: of synthetic images; those of one seed are the same wherever they are asked for.
+    """
+
+    folder: str | None = None
+    npz: str | None = None
+    synthetic: PositiveInt | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    embedded: str | None = None
+    samples: PositiveInt | None = None
+    on_broken: OnBroken = OnBroken.STOP
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("folder", "npz", "synthetic", "embedded") if getattr(self, key)]
+        if len(given) != 1:
+            raise ValueError(
+                f"needs exactly one of folder, npz, synthetic, embedded; has {given or 'none'}"
+            )
+        return self
+
+    def reference(self, base: Path) -> str:
+        """The data reference as the command line writes it, paths relative to `base`."""
+        if self.synthetic is not None:
+            return f"synthetic:{self.synthetic}:{self.seed}"
+        if self.embedded is not None:
+            return f"embedded:{self.embedded}"
+        return str(base / (self.folder or self.npz or ""))
+
+
+class DataTables(Record):
+    """`data`: the images to calibrate on, and those to judge by."""
+
+    calibration: DataTable | None = None
+    evaluation: DataTable
+
+
+class RuleTable(Rule):
+    """One of `gate`: a limit on a metric."""
+
+    metric: Annotated[str, _known("metrics")]
+
+
+class Recipe(Record):
+    """A model, what to make of it, and what must hold. `base` is the recipe's folder."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: int = 0
+    model: ModelTable
+    input: InputTable = InputTable()
+    quantization: QuantizationTable = QuantizationTable()
+    targets: Annotated[tuple[TargetTable, ...], Field(min_length=1)]
+    bench: BenchTable = BenchTable()
+    gate: tuple[RuleTable, ...] = ()
+    data: DataTables
+    baseline: str | None = None
+    base: Annotated[Path, Field(exclude=True)] = Path()
+
+    @property
+    def weights(self) -> str:
+        """The weights reference, a path made relative to the recipe's folder."""
+        given = self.model.weights
+        return given if is_weights_word(given) else str(self.base / given)
+
+    @property
+    def baseline_path(self) -> Path | None:
+        """Where the baseline lies, if the recipe names one."""
+        return None if self.baseline is None else self.base / self.baseline
+
+
+def is_weights_word(weights: str) -> bool:
+    """Whether a weights reference is a word of its grammar (`random:3`) and not a path."""
+    return weights.partition(":")[0] in _WEIGHT_WORDS or ":" in weights
+
+
+def recipe_from_toml(path: Path, names: Names) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises:
+        RecipeError: the file cannot be read, or all problems in it by dotted path.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(
+            str(path), [f"cannot be read: {error.strerror}"], hint="check the path"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(str(path), [f"is not TOML: {error}"]) from error
+    if "base" in content:
+        raise RecipeError(str(path), ["base: unknown key"])
+    try:
+        recipe = Recipe.model_validate({**content, "base": path.parent}, context=names)
+    except ValidationError as error:
+        raise RecipeError(
+            str(path), _problems(error), hint="recipes/README.md lists every key"
+        ) from error
+    problems = _contradictions(recipe, names)
+    if problems:
+        raise RecipeError(str(path), problems, hint="recipes/README.md lists every key")
+    return recipe
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One line per problem: dotted path, then what is wrong and what would be right."""
+    lines = []
+    for problem in error.errors():
+        path = _dotted(problem["loc"]) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            near = near_names(str(problem["loc"][-1]), _keys_at(problem["loc"][:-1]))
+            lines.append(
+                f"{path}: unknown key" + (f"; did you mean {' or '.join(near)}?" if near else "")
+            )
+        elif problem["type"] == "missing":
+            lines.append(f"{path}: is missing")
+        else:
+            said = problem["msg"].removeprefix("Value error, ")
+            shown = "" if problem["type"] == "value_error" else f" (it is {problem['input']!r})"
+            lines.append(f"{path}: {said}{shown}")
+    return lines
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """`("targets", 1, "format")` as `targets[1].format`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table at a location may have."""
+    table: type[BaseModel] = Recipe
+    for part in location:
+        if isinstance(part, int):
+            continue
+        table = _TABLES[part]
+    return [field.alias or key for key, field in table.model_fields.items() if key != "base"]
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "model": ModelTable,
+    "input": InputTable,
+    "batch": BatchTable,
+    "quantization": QuantizationTable,
+    "targets": TargetTable,
+    "bench": BenchTable,
+    "gate": RuleTable,
+    "data": DataTables,
+    "calibration": DataTable,
+    "evaluation": DataTable,
+}
+
+
+def _contradictions(recipe: Recipe, names: Names) -> list[str]:
+    """What no single key shows: names used twice, rules for nobody, INT8 without images."""
+    targets = [target.name for target in recipe.targets]
+    problems = [
+        f"targets[{index}].name: {name!r} is used twice"
+        for index, name in enumerate(targets)
+        if name in targets[:index]
+    ]
+    problems += [
+        f"targets[{index}].name: {name!r} is the name of a step; choose another"
+        for index, name in enumerate(targets)
+        if name in STEP_NAMES
+    ]
+    problems += names.rule_problems(recipe.gate, targets)
+    problems += [
+        f"gate[{index}].batches: batch {batch} is not in bench.batches {recipe.bench.batches}"
+        for index, rule in enumerate(recipe.gate)
+        for batch in rule.batches
+        if batch not in recipe.bench.batches
+    ]
+    quantized = [target.name for target in recipe.targets if target.precision.startswith("int8")]
+    if quantized and recipe.data.calibration is None:
+        problems.append(f"data.calibration: is missing, and {quantized[0]} needs it")
+    return problems

@@ -1,0 +1,346 @@
+"""Records in, tables of text out: what every report shows, whatever it is drawn with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from resdeploy.records import (
+    Change,
+    DriftRecord,
+    Effect,
+    Finding,
+    Judgement,
+    LatencyRecord,
+    RunResult,
+    StepResult,
+    TargetResult,
+    TargetStatus,
+    Unit,
+    Verdict,
+)
+from resdeploy.report import format as text
+
+
+class Tone(StrEnum):
+    """How a cell is meant; its words say the same, so that colour is never needed."""
+
+    PLAIN = "plain"
+    STRONG = "strong"
+    QUIET = "quiet"
+    GOOD = "good"
+    BAD = "bad"
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Text of one or more lines, and how it is meant."""
+
+    text: str
+    tone: Tone = Tone.PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading; the cells of numbers are set to the right."""
+
+    title: str
+    is_number: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """A table of text: every row has a cell for every column, and the first names the row."""
+
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+VERDICT_TONES = {
+    Verdict.PASS: Tone.GOOD,
+    Verdict.FAIL: Tone.BAD,
+    Verdict.INCONCLUSIVE: Tone.UNSURE,
+}
+
+_EFFECT_TONES = {
+    Effect.BETTER: Tone.GOOD,
+    Effect.WORSE: Tone.BAD,
+    Effect.CHANGED: Tone.UNSURE,
+    Effect.NEW: Tone.PLAIN,
+    Effect.GONE: Tone.UNSURE,
+}
+
+
+def _columns(*titles: str) -> tuple[Column, ...]:
+    """Columns by title; a trailing '#' marks numbers."""
+    return tuple(Column(title.rstrip("#"), title.endswith("#")) for title in titles)
+
+
+def targets_grid(result: RunResult) -> Grid:
+    """One row per target, and first one per other runner that was timed: the reference."""
+    names = {target.name for target in result.targets}
+    drift = {record.name: record for record in result.drift}
+    others = dict.fromkeys(record.name for record in result.bench if record.name not in names)
+    rows = [_reference_row(name, result) for name in others]
+    rows += [_target_row(target, drift.get(target.name), result) for target in result.targets]
+    return Grid(
+        title="Targets",
+        caption="What was made, how its answers compare with the reference, and how fast it is",
+        columns=_columns(
+            "Target",
+            "Size#",
+            "Agree#",
+            "Top-1#",
+            "SQNR#",
+            "Batch#",
+            "p50 ms#",
+            "p99 ms#",
+            "Speed-up#",
+        ),
+        rows=tuple(rows),
+    )
+
+
+def _reference_row(name: str, result: RunResult) -> tuple[Cell, ...]:
+    timed = [record for record in result.bench if record.name == name]
+    known = (drift.top1_reference for drift in result.drift if drift.top1_reference is not None)
+    # Drift is measured against the eager model alone; another runner's top-1 is not known.
+    top1 = next(known, None) if timed[0].runtime == "eager" else None
+    return (
+        Cell(f"{name}\n{timed[0].runtime}", Tone.QUIET),
+        Cell(text.NONE, Tone.QUIET),
+        Cell(text.NONE, Tone.QUIET),
+        Cell(text.fraction_text(top1)),
+        Cell(text.NONE, Tone.QUIET),
+        *_latency_cells(timed),
+    )
+
+
+def _target_row(
+    target: TargetResult, drift: DriftRecord | None, result: RunResult
+) -> tuple[Cell, ...]:
+    kind = f"{target.format} {target.precision}"
+    if target.status is TargetStatus.SKIPPED:
+        dash = Cell(text.NONE, Tone.QUIET)
+        return (Cell(f"{target.name}\n{kind}, skipped", Tone.UNSURE), *[dash] * 8)
+    timed = [record for record in result.bench if record.name == target.name]
+    return (
+        Cell(f"{target.name}\n{kind}, {target.runtime}", Tone.STRONG),
+        Cell(text.bytes_text(target.size_bytes)),
+        Cell(text.fraction_text(drift.top1_agreement if drift else None)),
+        Cell(_top1_text(drift)),
+        Cell(sqnr_text(drift) if drift else text.NONE),
+        *_latency_cells(timed),
+    )
+
+
+def _top1_text(drift: DriftRecord | None) -> str:
+    if drift is None or drift.top1_candidate is None:
+        return text.NONE
+    before = text.fraction_text(drift.top1_reference)
+    return f"{before}\n→{text.SPACE}{text.fraction_text(drift.top1_candidate)}"
+
+
+def _latency_cells(timed: Sequence[LatencyRecord]) -> tuple[Cell, ...]:
+    if not timed:
+        return (Cell(text.NONE, Tone.QUIET),) * 4
+    records = sorted(timed, key=lambda record: record.batch)
+    return (
+        Cell("\n".join(str(record.batch) for record in records)),
+        Cell("\n".join(text.three_digits(record.p50_ms) for record in records)),
+        Cell("\n".join(text.three_digits(record.p99_ms) for record in records)),
+        Cell("\n".join(text.ratio_text(record.speedup) for record in records), Tone.STRONG),
+    )
+
+
+def sqnr_text(drift: DriftRecord) -> str:
+    """The SQNR, or that there is no noise to compare with, or that nothing was compared."""
+    if is_identical(drift):
+        return text.IDENTICAL
+    return text.db_text(drift.sqnr_db)
+
+
+def is_identical(drift: DriftRecord) -> bool:
+    """Whether the candidate's logits are the reference's, bit for bit."""
+    return drift.samples > 0 and drift.sqnr_db is None and drift.max_abs == 0
+
+
+def findings_grid(judgement: Judgement) -> Grid:
+    """One row per finding, the ones that decide first."""
+    ranking = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PASS)
+    ordered = sorted(
+        judgement.findings,
+        key=lambda finding: (not finding.counts, ranking.index(finding.verdict)),
+    )
+    return Grid(
+        title="Gate",
+        caption="Each rule on each target; the findings that decide come first",
+        columns=_columns("Metric", "Verdict", "Target", "Value#", "Limit#", "Why"),
+        rows=tuple(_finding_row(finding) for finding in ordered),
+    )
+
+
+def _finding_row(finding: Finding) -> tuple[Cell, ...]:
+    rule, unit = finding.rule, finding.unit
+    batch = "" if finding.batch is None else f"\nbatch{text.SPACE}{finding.batch}"
+    passed = finding.verdict is Verdict.PASS
+    return (
+        Cell(rule.metric, Tone.STRONG),
+        verdict_cell(finding),
+        Cell(f"{finding.target}{batch}"),
+        Cell(_finding_value(finding)),
+        Cell(text.limit_text(rule.min, rule.max, unit)),
+        Cell("" if passed else finding.reason, Tone.QUIET if passed else Tone.PLAIN),
+    )
+
+
+def verdict_cell(finding: Finding) -> Cell:
+    """The finding's verdict in a word; skipped where it does not count."""
+    if not finding.counts:
+        return Cell("skipped", Tone.QUIET)
+    return Cell(finding.verdict.value, VERDICT_TONES[finding.verdict])
+
+
+def _finding_value(finding: Finding) -> str:
+    if finding.value is None and finding.unit is Unit.DB:
+        return text.NONE if finding.verdict is Verdict.INCONCLUSIVE else text.IDENTICAL
+    return text.value_text(finding.value, finding.unit)
+
+
+def drift_grid(drift: Sequence[DriftRecord]) -> Grid:
+    """One row per artifact that was compared with the reference."""
+    return Grid(
+        title="Drift",
+        caption="Each artifact against the eager FP32 reference, on the same images",
+        columns=_columns(
+            "Artifact",
+            "Images#",
+            "Agree#",
+            "Flips#",
+            "Top-1#",
+            "Top-5#",
+            "SQNR#",
+            "Cosine#",
+            "Max abs#",
+        ),
+        rows=tuple(_drift_row(record) for record in drift),
+    )
+
+
+def _drift_row(drift: DriftRecord) -> tuple[Cell, ...]:
+    bad = Tone.BAD if drift.nonfinite else Tone.PLAIN
+    broken = f"\n{text.count_text(drift.nonfinite)} NaN or ∞" if drift.nonfinite else ""
+    return (
+        Cell(f"{drift.name}{broken}", bad if drift.nonfinite else Tone.STRONG),
+        Cell(text.count_text(drift.samples)),
+        Cell(text.fraction_text(drift.top1_agreement)),
+        Cell(text.count_text(drift.flips)),
+        Cell(text.fraction_text(drift.top1_candidate)),
+        Cell(text.fraction_text(drift.top5_candidate)),
+        Cell(sqnr_text(drift)),
+        Cell(text.number_text(drift.cosine_min)),
+        Cell(text.number_text(drift.max_abs)),
+    )
+
+
+def flips_grid(drift: DriftRecord, limit: int = 20) -> Grid:
+    """The first `limit` images on which the candidate answers differently."""
+    shown = drift.flipped[:limit]
+    more = (drift.flips or len(drift.flipped)) - len(shown)
+    rest = f", the first {len(shown)} of them; {text.count_text(more)} more" if more > 0 else ""
+    return Grid(
+        title=f"Flipped by {drift.name}",
+        caption=f"Images that {drift.name} answers differently{rest}",
+        columns=_columns("Image", "Reference", "Candidate", "Label"),
+        rows=tuple(
+            (
+                Cell(flip.id),
+                Cell(_class_text(flip.reference, drift.data.classes)),
+                Cell(_class_text(flip.candidate, drift.data.classes)),
+                Cell(_class_text(flip.label, drift.data.classes)),
+            )
+            for flip in shown
+        ),
+    )
+
+
+def _class_text(index: int | None, classes: tuple[str, ...]) -> str:
+    if index is None:
+        return text.NONE
+    return classes[index] if 0 <= index < len(classes) else f"class {index}"
+
+
+def latency_grid(bench: Sequence[LatencyRecord]) -> Grid:
+    """One row per runner and batch size, batch by batch."""
+    ordered = sorted(bench, key=lambda record: record.batch)
+    return Grid(
+        title="Latency",
+        caption="Reference and candidates timed in turns, round by round",
+        columns=_columns(
+            "Runner", "Batch#", "p50 ms#", "p90 ms#", "p99 ms#", "Images/s#", "Speed-up#", "Rounds#"
+        ),
+        rows=tuple(_latency_row(record) for record in ordered),
+    )
+
+
+def _latency_row(record: LatencyRecord) -> tuple[Cell, ...]:
+    note = f"\n{record.note}" if record.note else ""
+    return (
+        Cell(f"{record.name}{note}", Tone.UNSURE if note else Tone.STRONG),
+        Cell(str(record.batch)),
+        Cell(text.three_digits(record.p50_ms)),
+        Cell(text.three_digits(record.p90_ms)),
+        Cell(text.three_digits(record.p99_ms)),
+        Cell(text.count_text(record.images_per_s)),
+        Cell(text.ratio_text(record.speedup), Tone.STRONG),
+        Cell(text.count_text(len(record.samples_ns))),
+    )
+
+
+def steps_grid(steps: Sequence[StepResult]) -> Grid:
+    """One row per step of the plan, in its order."""
+    return Grid(
+        title="Steps",
+        caption="What was done, and what was there already",
+        columns=_columns("Step", "Of", "Key", "Result", "Time#"),
+        rows=tuple(
+            (
+                Cell(step.kind, Tone.STRONG),
+                Cell(step.label),
+                Cell(text.short_hash(step.key), Tone.QUIET),
+                Cell("reused", Tone.QUIET) if step.reused else Cell("made"),
+                Cell(text.NONE if step.reused else text.seconds_text(step.seconds)),
+            )
+            for step in steps
+        ),
+    )
+
+
+def changes_grid(changes: Sequence[Change]) -> Grid:
+    """One row per difference of two baselines."""
+    return Grid(
+        title="Baseline",
+        caption="What changes when this run is accepted",
+        columns=_columns("Target", "What", "Old#", "New#", "Effect"),
+        rows=tuple(
+            (
+                Cell(change.target or "run"),
+                Cell(change.metric),
+                Cell(_side_text(change.old, change.unit)),
+                Cell(_side_text(change.new, change.unit)),
+                Cell(change.effect.value, _EFFECT_TONES[change.effect]),
+            )
+            for change in changes
+        ),
+    )
+
+
+def _side_text(side: float | str | None, unit: Unit) -> str:
+    if not isinstance(side, str):
+        return text.value_text(side, unit)
+    is_hash = len(side) == 64 and not set(side) - set("0123456789abcdef")
+    return text.short_hash(side) if is_hash else side

@@ -1,0 +1,54 @@
+"""A model or an artifact in, a Runner out: images in, logits out.
+
+A runtime is a row of `RUNTIMES`: the formats it runs, the extra that installs it, the
+module that proves it is there, and the Runner's factory.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from resdeploy.table import Table, lazy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Who runs an artifact. `target` makes a Runner from (path, threads)."""
+
+    name: str
+    formats: tuple[str, ...]
+    module: str
+    extra: str
+    target: str
+
+    def is_installed(self) -> bool:
+        """Whether the runtime's module can be imported; nothing is imported to find out."""
+        return importlib.util.find_spec(self.module) is not None
+
+
+RUNTIMES: Table[Runtime] = Table(
+    "runtime",
+    (
+        Runtime(
+            name="ort",
+            formats=("onnx",),
+            module="onnxruntime",
+            extra="cpu",
+            target="resdeploy.runtimes.ort:OrtRunner",
+        ),
+    ),
+)
+
+_PUBLIC = {
+    "EagerRunner": "resdeploy.runtimes.eager:EagerRunner",
+    "OrtRunner": "resdeploy.runtimes.ort:OrtRunner",
+    "optimized_operators": "resdeploy.runtimes.ort:optimized_operators",
+}
+
+__all__ = ["RUNTIMES", "EagerRunner", "OrtRunner", "Runtime", "optimized_operators"]
+
+
+def __getattr__(name: str) -> Any:
+    return lazy(__name__, _PUBLIC, name)

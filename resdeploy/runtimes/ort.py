@@ -1,0 +1,117 @@
+"""An ONNX file in, ONNX Runtime's answers on the CPU out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from resdeploy.errors import GraphError
+
+
+class Optimization(StrEnum):
+    """How much of the graph ONNX Runtime may rewrite.
+
+    NONE runs every node as it is written: Q/DQ pairs round, everything between them is
+    float. That is what the graph says, without the kernels of this CPU.
+    """
+
+    ALL = "all"
+    NONE = "none"
+
+
+_LEVELS = {
+    Optimization.ALL: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    Optimization.NONE: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+def _options(threads: int, optimization: Optimization) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = _LEVELS[optimization]
+    options.log_severity_level = 3  # warnings about saved graphs and shapes are not for users
+    return options
+
+
+def _session(path: Path, options: Any) -> Any:
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base below Exception
+        raise GraphError(
+            f"ONNX Runtime {ort.__version__} cannot load {path}: {_first_line(error)}",
+            hint="the file is damaged, or uses operators this version does not have",
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class OrtRunner:
+    """One session on the CPU; the only input is the images, the first output the logits.
+
+    Raises:
+        GraphError: the file cannot be loaded, or a run fails.
+    """
+
+    def __init__(
+        self, path: Path, *, threads: int, optimization: Optimization = Optimization.ALL
+    ) -> None:
+        self.path = path
+        self.threads = threads
+        self.optimization = optimization
+
+    def __enter__(self) -> Self:
+        self._session = _session(self.path, _options(self.threads, self.optimization))
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        del self._session
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
+        logits: NDArray[np.float32] = self._run([self._outputs[0]], images)[0]
+        return logits
+
+    def run_all(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Every output of the graph by its name."""
+        return dict(zip(self._outputs, self._run(self._outputs, images), strict=True))
+
+    def _run(self, outputs: list[str], images: NDArray[np.float32]) -> list[Any]:
+        try:
+            answers: list[Any] = self._session.run(outputs, {self._input: images})
+        except Exception as error:  # its exceptions have no common base below Exception
+            raise GraphError(
+                f"ONNX Runtime failed on {self.path.name} with images "
+                f"{list(images.shape)}: {_first_line(error)}",
+                hint="compare the shape with what `resdeploy inspect` shows",
+            ) from error
+        return answers
+
+
+def optimized_operators(path: Path) -> Counter[str]:
+    """How many nodes of each operator ONNX Runtime makes of a graph on this CPU."""
+    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
+        saved = Path(folder) / "optimized.onnx"
+        options = _options(1, Optimization.ALL)
+        options.optimized_model_filepath = str(saved)
+        _session(path, options)
+        graph = onnx.load(saved, load_external_data=False).graph
+    return Counter(node.op_type for node in graph.node)

@@ -1,0 +1,39 @@
+"""Closed sets of words that recipes, records and command lines share. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Interpolation(StrEnum):
+    """PIL's resampling filters, by the names torchvision gives them."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    BOX = "box"
+    HAMMING = "hamming"
+    LANCZOS = "lanczos"
+
+
+class ChannelOrder(StrEnum):
+    """The order in which a model takes the colours; L is one grey channel."""
+
+    RGB = "RGB"
+    BGR = "BGR"
+    L = "L"
+
+
+class OnBroken(StrEnum):
+    """What a broken image does: stop the run, or be counted and listed."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+class WeightBitsChoice(StrEnum):
+    """`auto` asks the CPU; 7 and 8 are for a machine other than this one."""
+
+    AUTO = "auto"
+    SEVEN = "7"
+    EIGHT = "8"

@@ -1,0 +1,43 @@
+"""The golden facts of torchvision's ResNets, and the real data beside the repository."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def fill() -> ModuleType:
+    """The rule by which golden models are filled (tests/golden/fill.py)."""
+    spec = importlib.util.spec_from_file_location("golden_fill", GOLDEN / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def golden() -> Any:
+    """Keys, shapes, parameters, MACs and probe outputs of torchvision's ten ResNets."""
+    with gzip.open(GOLDEN / "torchvision_resnet.json.gz", "rt", encoding="utf-8") as file:
+        return json.load(file)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and checkpoints; the test is skipped where there is none."""
+    folder = Path(os.environ.get("RESDEPLOY_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "checkpoints").is_dir():
+        pytest.skip(f"no checkpoints in {folder}; set RESDEPLOY_DATA")
+    return folder
