@@ -35,7 +35,6 @@ app = typer.Typer(
         "Start with: resdeploy export resnet50 --weights FILE, or resdeploy run RECIPE.\n\n"
         "Exit codes: 0 done or passed, 1 gate failed, 2 could not run, 3 inconclusive."
     ),
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -81,7 +80,9 @@ def _root(
 def exit_code_of(arguments: Sequence[str]) -> int:
     """Run the program on `arguments` and say what it exits with; errors go to stderr."""
     try:
-        code = app(args=list(arguments), prog_name="resdeploy", standalone_mode=False)
+        code = app(
+            args=list(arguments) or ["--help"], prog_name="resdeploy", standalone_mode=False
+        )
     except ResdeployError as error:
         return _failed(error, error.message, error.hint, arguments)
     except TyperException as error:

@@ -13,7 +13,6 @@ from resdeploy.cli.output import Output
 
 app = typer.Typer(
     help="Accept a run as what later runs are held against.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 

@@ -56,12 +56,12 @@ def decode(image: Path | bytes, *, name: str | None = None) -> Image.Image:
     except UnidentifiedImageError as error:
         raise DataError(
             f"{shown} is not a JPEG, PNG, WebP or BMP image",
-            hint="convert, replace or remove it; --skip-broken goes on without it",
+            hint="convert, replace or remove it; with --data, --skip-broken goes on without it",
         ) from error
     except Exception as error:  # on damaged bytes PIL's decoders raise anything
         raise DataError(
             f"cannot read the image {shown}: {_reason(error)}",
-            hint="replace or remove it; --skip-broken goes on without it",
+            hint="replace or remove it; with --data, --skip-broken goes on without it",
         ) from error
 
 

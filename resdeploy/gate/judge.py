@@ -75,6 +75,10 @@ def judge(
         evaluation=evaluation,
         baseline=baseline,
     )
+    return _judgement(rules, evidence)
+
+
+def _judgement(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
     findings = (
         *_nonfinite_findings(evidence),
         *(finding for rule in rules for finding in _findings(rule, evidence)),

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +27,4 @@ def labelled_folder(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
     folder = tmp_path / "pets"
     for seed, name in enumerate(["cat/1.png", "cat/2.PNG", "cat/3.bmp", "dog/1.jpg", "dog/2.webp"]):
         write_image(folder / name, seed)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    folder = Path(os.environ.get("RESDEPLOY_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; RESDEPLOY_DATA names another folder")
     return folder

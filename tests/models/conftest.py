@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,12 +31,3 @@ def golden() -> Any:
     """Keys, shapes, parameters, MACs and probe outputs of torchvision's ten ResNets."""
     with gzip.open(GOLDEN / "torchvision_resnet.json.gz", "rt", encoding="utf-8") as file:
         return json.load(file)
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The folder of real images and checkpoints; the test is skipped where there is none."""
-    folder = Path(os.environ.get("RESDEPLOY_DATA", ROOT.parent / "shared" / "data"))
-    if not (folder / "checkpoints").is_dir():
-        pytest.skip(f"no checkpoints in {folder}; set RESDEPLOY_DATA")
-    return folder

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -147,8 +146,6 @@ def test_numbers_that_cannot_be(number: int) -> None:
 
 @pytest.mark.parametrize("embedded", [pytest.param(row, id=row.name) for row in EMBEDDED])
 def test_embedded_weights_load(embedded: Embedded) -> None:
-    if not (resources.files("resdeploy") / "assets" / embedded.file).is_file():
-        pytest.skip(f"resdeploy/assets/{embedded.file} is not there yet")
     model = resolve(embedded.variant, f"embedded:{embedded.name}")
     assert model.facts.trained
     assert model.facts.weights == f"embedded:{embedded.name}"

@@ -1,0 +1,38 @@
+# make quickstart   install, and take the embedded model through the whole pipeline
+# make test         install, and run the tests
+# make lint         install, and run ruff and mypy
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: quickstart test test-all lint clean
+
+quickstart: $(VENV)/.run
+	$(BIN)/resdeploy run recipes/quickstart.toml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# A stamp per set of extras; another pin or dependency installs again.
+$(VENV)/.run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,report]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,report,test,dev]'
+	touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,283 @@
+"""Every command on real files: the product on stdout, the rest on stderr, the right code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from PIL import Image
+
+from resdeploy.artifact import sha256_of_file
+from resdeploy.cli.app import app
+from resdeploy.errors import ExitCode
+from resdeploy.models.reference import resolve
+from tests.conftest import ROOT, Cli
+
+COMMANDS = (
+    "models", "show", "export", "simplify", "quantize", "check", "bench", "run", "gate",
+    "report", "predict", "inspect", "doctor", "baseline",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from resdeploy import export
+
+    folder = tmp_path_factory.mktemp("export")
+    return export("resnet20", weights="embedded:digits", output=folder / "m.onnx").path
+
+
+@pytest.fixture(scope="module")
+def quantized(exported: Path) -> Path:
+    from resdeploy import quantize
+
+    made = quantize(
+        str(exported), data="embedded:digits-calibration", output=exported.with_name("q.onnx")
+    )
+    assert made.table == exported.with_name("q.calibration.json")
+    return made.artifact.path
+
+
+def test_help_names_every_command_and_every_command_has_help(cli: Cli) -> None:
+    assert cli().code == cli("--help").code == ExitCode.DONE
+    listed = re.findall(r"^  ([a-z]+) {2,}\S", cli("--help").out.split("Commands:")[1], re.M)
+    assert tuple(listed) == COMMANDS
+    for command in COMMANDS:
+        said = cli(command, "--help")
+        assert said.code == ExitCode.DONE
+        assert "--json" in said.out or command == "baseline"
+
+
+def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
+    readme = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"resdeploy ([a-z]+)\b", readme))
+    assert set(COMMANDS) <= used
+    known = {*COMMANDS, *(row.name or "" for row in app.registered_commands)}
+    commands = set(re.findall(r"^(?:\$ )?resdeploy ([a-z]+)", readme, re.M))
+    assert commands <= known
+
+
+@pytest.mark.parametrize("command", [["--help"], ["models"], ["gate", "{run}"], ["doctor"]])
+def test_light_commands_import_nothing_heavy(command: list[str], tmp_path: Path) -> None:
+    from tests.factories import run_result
+
+    path = tmp_path / "results.json"
+    path.write_text(run_result().to_json())
+    arguments = [part.format(run=path) for part in command]
+    code = (
+        "import sys; from resdeploy.cli.app import exit_code_of\n"
+        f"code = exit_code_of({arguments!r})\n"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'onnx_ir', 'onnxsim', 'scipy', 'matplotlib'}\n"
+        "found = heavy & set(sys.modules)\n"
+        "assert not found, found\n"
+        "assert code in (0, 1, 3), code"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 0, child.stderr
+
+
+def test_export_json_names_the_artifact_its_hash_and_its_verification(
+    cli: Cli, tmp_path: Path
+) -> None:
+    path = tmp_path / "resnet20.onnx"
+    said = cli("export", "resnet20", "--weights", "embedded:digits", "-o", path, "--json")
+    document = json.loads(said.out)
+    assert document["schema"] == 1
+    assert document["path"] == str(path)
+    assert document["sha256"] == sha256_of_file(path)
+    assert Path(document["sidecar"]).name == "resnet20.onnx.json"
+    names = [check["name"] for check in document["verification"]]
+    assert "agreement-batch-1" in names
+    assert "agreement-batch-5" in names
+    assert document["model"]["trained"] is True
+
+
+def test_the_export_answers_as_eager_does(exported: Path) -> None:
+    images = np.random.default_rng(3).standard_normal((5, 3, 32, 32), dtype=np.float32)
+    session = ort.InferenceSession(str(exported))
+    with torch.inference_mode():
+        module = resolve("resnet20", "embedded:digits").module
+        expected = module(torch.from_numpy(images)).numpy()
+    for batch in (images, images[:1]):
+        (got,) = session.run(["logits"], {"input": batch})
+        assert np.abs(got - expected[: len(batch)]).max() < 1e-4
+
+
+def test_random_weights_are_said_aloud_and_recorded(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "r.onnx"
+    said = cli("export", "resnet18", "--size", 64, "-o", path)
+    assert said.out == f"{path}\n"
+    assert "not a trained model" in said.err
+    assert json.loads(path.with_name("r.onnx.json").read_text())["model"]["trained"] is False
+
+
+def test_check_finds_the_reference_by_the_sidecars(
+    cli: Cli, exported: Path, quantized: Path
+) -> None:
+    said = cli("check", exported, quantized, "--data", "embedded:digits-evaluation", "--json")
+    assert said.code == ExitCode.DONE
+    records = {record["name"]: record for record in json.loads(said.out)["drift"]}
+    assert records["m"]["flips"] == 0
+    assert records["q"]["top1_agreement"] > 0.98
+    assert records["q"]["samples"] == 400
+
+
+def test_changed_weights_are_noticed(cli: Cli, exported: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = tmp_path / "w.safetensors"
+    state = load_file(ROOT / "resdeploy/assets/digits/resnet20.safetensors")
+    save_file(state, weights)
+    artifact = tmp_path / "m.onnx"
+    assert cli("export", "resnet20", "--weights", weights, "-o", artifact).code == 0
+    state["fc.bias"] += 1
+    save_file(state, weights)
+    said = cli("check", artifact, "--data", "embedded:digits-evaluation")
+    assert said.code == ExitCode.ERROR
+    assert "have changed" in said.err
+
+
+def test_bench_times_eager_and_the_artifacts(cli: Cli, exported: Path, quantized: Path) -> None:
+    said = cli("bench", exported, quantized, "--batch", "1,2", "--rounds", 5, "--json")
+    rows = json.loads(said.out)["bench"]
+    assert [(row["name"], row["batch"]) for row in rows] == [
+        (name, batch) for batch in (1, 2) for name in ("eager", "m", "q")
+    ]
+    for row in rows:
+        assert len(row["samples_ns"]) == 5
+        assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+    assert rows[0]["speedup"] == 1
+
+
+def test_predict_gives_the_class_that_check_counts(
+    cli: Cli, exported: Path, tmp_path: Path
+) -> None:
+    with np.load(ROOT / "resdeploy/assets/digits/evaluation.npz") as archive:
+        pixels, label = archive["images"][0], int(archive["labels"][0])
+    image = tmp_path / "digit.png"
+    Image.fromarray(pixels).save(image)
+    said = cli("predict", exported, image, "--top", 2, "--json")
+    (prediction,) = json.loads(said.out)["predictions"]
+    assert prediction["top"][0]["index"] == label
+    assert prediction["top"][0]["probability"] > prediction["top"][1]["probability"]
+
+
+def test_inspect_shows_operators_and_provenance(cli: Cli, quantized: Path) -> None:
+    document = json.loads(cli("inspect", quantized, "--json").out)
+    assert document["graph"]["precision"] == "int8"
+    assert document["graph"]["operators"]["Conv"] == 19
+    assert document["manifest"]["quantization"]["calibration"]["data"]["samples"] == 200
+    fused = {row["operator"]: row for row in document["manifest"]["quantization"]["fusions"]}
+    assert (fused["Conv"]["fused"], fused["Add"]["fused"]) == (19, 9)
+    assert "QuantizeLinear" in cli("inspect", quantized).out
+
+
+def test_listings_have_the_records_field_names(cli: Cli) -> None:
+    models = json.loads(cli("models", "resnet5*", "--json").out)["models"]
+    assert [row["name"] for row in models] == ["resnet50", "resnet56"]
+    assert models[0]["params"] == 25_557_032
+    layers = json.loads(cli("show", "resnet18", "--json").out)
+    assert sum(row["macs"] for row in layers["layers"]) == layers["macs"]
+    assert cli("doctor", "--json").code == ExitCode.DONE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["export", "resnet51"], ["resnet51", "resnet50"]),
+        (["export", "resnet20", "--format", "onx"], ["onx", "onnx"]),
+        (["export", "resnet20", "--weights", "absent.pth"], ["absent.pth"]),
+        (["export", "resnet20", "--mean", "a,b"], ["--mean", "a,b"]),
+        (["export", "resnet20", "-o", "{file}/x.onnx"], ["cannot write"]),
+        (["export", "resnet20", "--bogus"], ["--bogus"]),
+        (["quantize", "resnet20", "--data", "{empty}"], ["no images"]),
+        (["quantize", "resnet20", "--data", "absent"], ["absent"]),
+        (["quantize", "{onnx}", "--data", "synthetic:2", "--weights", "x"], ["--weights"]),
+        (["quantize", "{plain}", "--data", "synthetic:2"], ["no sidecar", "--mean"]),
+        (["simplify", "{file}"], ["not a valid ONNX model"]),
+        (["inspect", "absent.onnx"], ["absent.onnx"]),
+        (["check", "{plain}", "--data", "synthetic:2"], ["--reference"]),
+        (["check", "{onnx}", "--data", "{photo}"], ["64x64", "32x32"]),
+        (["bench", "{onnx}", "--batch", "one"], ["--batch", "one"]),
+        (["gate", "{onnx}.json"], ["kind 'artifact'"]),
+        (["gate", "absent.json"], ["absent.json"]),
+        (["run", "absent.toml"], ["absent.toml"]),
+        (["predict", "{onnx}", "absent.jpg"], ["absent.jpg"]),
+        (["predict", "{plain}", "{photo}/x.png"], ["no sidecar"]),
+        (["bogus"], ["bogus"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
+)  # fmt: skip
+def test_bad_input_is_one_clear_error(
+    cli: Cli, exported: Path, tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
+    places = {name: tmp_path / name for name in ("empty", "photo", "file", "plain")}
+    places["empty"].mkdir()
+    places["photo"].mkdir()
+    Image.new("RGB", (64, 64)).save(places["photo"] / "x.png")
+    places["file"].write_text("not a model")
+    places["plain"] = places["plain"].with_suffix(".onnx")
+    places["plain"].write_bytes(exported.read_bytes())
+    before = sorted(tmp_path.rglob("*"))
+    said = cli(*[part.format(onnx=exported, **places) for part in arguments])
+    assert said.code == ExitCode.ERROR
+    assert said.out == ""
+    assert "error: " in said.err
+    assert "Traceback" not in said.err
+    for word in words:
+        assert word in said.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    """A limit on file size makes writing fail in the middle, as a full disk does."""
+    code = (
+        "import resource, signal, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\n"
+        "from resdeploy.cli.app import exit_code_of\n"
+        "sys.exit(exit_code_of(['export', 'resnet20', '-o', 'big.onnx']))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert child.returncode == ExitCode.ERROR, child.stderr
+    assert "cannot write" in child.stderr
+    assert "hint: " in child.stderr
+    assert "Traceback" not in child.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    assert "Traceback" in cli("export", "resnet51", "--debug").err
+
+
+def test_interrupted_is_130(tmp_path: Path) -> None:
+    code = (
+        "import signal, threading, os, sys\n"
+        "from resdeploy.cli.app import exit_code_of\n"
+        "threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "sys.exit(exit_code_of(['export', 'resnet1202']))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert child.returncode == ExitCode.INTERRUPTED, child.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_colour_is_off_where_it_is_not_wanted(exported: Path) -> None:
+    child = subprocess.run(
+        [sys.executable, "-m", "resdeploy", "inspect", str(exported)],
+        env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "\x1b" not in child.stdout + child.stderr

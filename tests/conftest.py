@@ -1,0 +1,48 @@
+"""What several test folders share: the command line run in this process, and the data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from resdeploy.cli.app import exit_code_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command exited with and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Said]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run `resdeploy` on arguments, as the console script does."""
+
+    def run(*arguments: object) -> Said:
+        capsys.readouterr()
+        code = exit_code_of([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return Said(code=code, out=said.out, err=said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real images and checkpoints; the test is skipped where it is absent."""
+    folder = Path(os.environ.get("RESDEPLOY_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: RESDEPLOY_DATA names no folder, and {folder} is absent")
+    return folder
