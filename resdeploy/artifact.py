@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,17 @@ def _output_error(path: Path, error: OSError) -> OutputError:
     )
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder to work in, gone afterwards.
+
+    Raises:
+        OutputError: its disk is full or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder, writable(Path(folder)):
+        yield Path(folder)
+
+
 def make_folder(path: Path) -> Path:
     """The folder, made if it is not there; OutputError where that cannot be."""
     with writable(path):
@@ -93,6 +105,8 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: the folder cannot be made, or the file cannot be written.
     """
     make_folder(path.parent)
+    if path.is_dir():
+        raise _output_error(path, IsADirectoryError(errno.EISDIR, ""))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writable(path):
@@ -100,7 +114,8 @@ def replacing(path: Path) -> Iterator[Path]:
             _sync(part)
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a name too long, say: then nothing was made
+            part.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -210,14 +210,16 @@ def recipe_from_toml(path: Path, names: Names) -> Recipe:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"is not TOML: {error}"]) from error
-    if "base" in content:
-        raise RecipeError(str(path), ["base: unknown key"])
+    # Our own names for what TOML calls otherwise, or cannot say: no keys of a recipe.
+    ours = [f"{key}: unknown key" for key in ("base", "schema_version") if key in content]
     try:
         recipe = Recipe.model_validate({**content, "base": path.parent}, context=names)
     except ValidationError as error:
         raise RecipeError(
-            str(path), _problems(error), hint="recipes/README.md lists every key"
+            str(path), ours + _problems(error), hint="recipes/README.md lists every key"
         ) from error
+    if ours:
+        raise RecipeError(str(path), ours, hint="recipes/README.md lists every key")
     problems = _contradictions(recipe, names)
     if problems:
         raise RecipeError(str(path), problems, hint="recipes/README.md lists every key")

@@ -203,8 +203,8 @@ class DriftRecord(Record):
     """How far a candidate's logits are from the reference's on the same images.
 
     Fractions are of `samples`. `sqnr_db` is 10·log10(Σ reference² / Σ (candidate −
-    reference)²), null where the two are identical; `nonfinite` counts NaN and infinity in
-    the candidate's outputs, and where it is not 0 the comparisons are null.
+    reference)²), null where the two are identical; `nonfinite` counts the outputs
+    that are NaN or infinite in either, and where it is not 0 the comparisons are null.
     """
 
     name: str

@@ -80,9 +80,7 @@ def _root(
 def exit_code_of(arguments: Sequence[str]) -> int:
     """Run the program on `arguments` and say what it exits with; errors go to stderr."""
     try:
-        code = app(
-            args=list(arguments) or ["--help"], prog_name="resdeploy", standalone_mode=False
-        )
+        code = app(args=list(arguments) or ["--help"], prog_name="resdeploy", standalone_mode=False)
     except ResdeployError as error:
         return _failed(error, error.message, error.hint, arguments)
     except TyperException as error:

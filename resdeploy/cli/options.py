@@ -105,7 +105,7 @@ _GROUPS: dict[type, _Group] = {
             "crop_pct": (
                 Annotated[
                     float | None,
-                    typer.Option(min=0.01, max=1, help="Share of the resized edge that is cut out."),
+                    typer.Option(min=0.01, max=1, help="Share of the resized edge kept."),
                 ],
                 None,
             ),

@@ -30,12 +30,12 @@ def activation_scale(low: float, high: float) -> ActivationScale:
     """The UINT8 scale that covers [low, high] and represents 0 exactly.
 
     A range without negative values gets zero point 0, which lets a runtime drop the Relu
-    in front. A tensor that is always 0 gets scale 1.
+    in front. A tensor that is always 0, as far as float32 can tell, gets scale 1.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
-        return ActivationScale(scale=np.float32(1), zero_point=np.uint8(0))
     scale = np.float32((high - low) / 255)
+    if scale < np.finfo(np.float32).tiny:
+        return ActivationScale(scale=np.float32(1), zero_point=np.uint8(0))
     zero_point = np.clip(np.rint(-low / float(scale)), 0, 255)
     return ActivationScale(scale=scale, zero_point=np.uint8(zero_point))
 

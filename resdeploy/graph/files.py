@@ -20,7 +20,7 @@ def read_model(path: Path) -> ir.Model:
     if not path.is_file():
         raise GraphError(f"{path} is not a file", hint="check the path")
     try:
-        proto = onnx.load(path)
+        proto = onnx.load(path, format="protobuf")  # whatever the file is called
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

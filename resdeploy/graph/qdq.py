@@ -46,11 +46,13 @@ def _has_weights(node: ir.Node) -> bool:
 def _is_plain_gemm(node: ir.Node) -> bool:
     attributes = node.attributes
     plain = attributes.get_float("alpha", 1.0) == attributes.get_float("beta", 1.0) == 1.0
+    bias = _constant(node.inputs[2]) if len(node.inputs) > 2 else None
     return (
         plain
         and attributes.get_int("transA", 0) == 0
         and attributes.get_int("transB", 0) == 1
         and _has_weights(node)
+        and (bias is None or bias.ndim == 1)  # other shapes are broadcast, not one per channel
     )
 
 
@@ -94,6 +96,9 @@ _MOVES: dict[str, Callable[[ir.Node], bool]] = {
 
 _WEIGHTED = ("Conv", "Gemm")
 
+# DequantizeLinear has one scale per channel from this opset on.
+_MIN_OPSET = 13
+
 
 def _computes(node: ir.Node) -> bool:
     return node.op_type in _COMPUTE and _COMPUTE[node.op_type](node)
@@ -131,7 +136,17 @@ def _name(value: ir.Value) -> str:
 
 
 def observed_tensors(model: ir.Model) -> tuple[str, ...]:
-    """The names of the tensors that will be quantized, and so need a range, in graph order."""
+    """The names of the tensors that will be quantized, and so need a range, in graph order.
+
+    Raises:
+        GraphError: the graph has none, or is of an opset that has no Q/DQ per channel.
+    """
+    opset = model.graph.opset_imports.get("", 0)
+    if opset < _MIN_OPSET:
+        raise GraphError(
+            f"the graph has opset {opset}; scales per channel need {_MIN_OPSET} or newer",
+            hint="export it again with a newer opset",
+        )
     names = {
         _name(_origin(_input(node, index))): None
         for node in model.graph
@@ -248,8 +263,9 @@ class _Editor:
         made = integer_weights(
             weight, bias, input_scale=self.scale_of(source).scale, bits=self.weight_bits
         )
-        # Named after the node: two nodes that share a weight may read different scales.
-        stem = node.name or _name(node.outputs[0])
+        # Named after the output, which no other node has: two nodes that share a weight may
+        # read different scales, and names of nodes need not be unique.
+        stem = _name(node.outputs[0])
         zeros = np.zeros(len(made.weight_scale), np.int8)
         weight_pair = (
             self.initializer(f"{stem}_weight_quantized", made.weight),

@@ -6,6 +6,7 @@ onnxsim is native code that has crashed and hung on valid graphs (onnxsim/onnxsi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -31,19 +32,18 @@ def simplify_in_child(
     """
     command = [sys.executable, "-m", module, str(source), str(result)]
     # A session of its own, so that a time-out ends the child and all it started.
-    child = subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        said, _ = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise ChildFailedError(
-            f"the simplifier ran longer than {timeout_s:g} s and was stopped"
-        ) from error
-    finally:
-        if child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+    ) as child:
+        try:
+            said, _ = child.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise ChildFailedError(
+                f"the simplifier ran longer than {timeout_s:g} s and was stopped"
+            ) from error
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # nobody is left of the session
+                os.killpg(child.pid, signal.SIGKILL)
     if child.returncode != 0:
         raise ChildFailedError(f"the simplifier {_ending(child.returncode)}: {_last_line(said)}")
     if not result.is_file():

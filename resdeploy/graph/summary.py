@@ -10,7 +10,10 @@ from resdeploy.records import Record, TensorFacts
 
 
 class GraphSummary(Record):
-    """What a graph holds. `params` counts the elements of its float and integer weights."""
+    """What a graph holds. `params` counts the elements of its float and integer weights.
+
+    opset: of the standard operators; 0 where the graph imports none.
+    """
 
     opset: int
     inputs: tuple[TensorFacts, ...]
@@ -31,7 +34,7 @@ def summary_of(model: ir.Model) -> GraphSummary:
     for tensor in tensors:
         bytes_by_dtype[tensor.dtype.name.lower()] += tensor.nbytes
     return GraphSummary(
-        opset=graph.opset_imports[""],
+        opset=graph.opset_imports.get("", 0),
         inputs=tuple(tensor_facts(value) for value in graph.inputs),
         outputs=tuple(tensor_facts(value) for value in graph.outputs),
         nodes=len(graph),
@@ -48,10 +51,13 @@ def _float_precision(bytes_by_dtype: Counter[str]) -> str:
 
 
 def tensor_facts(value: ir.Value) -> TensorFacts:
-    """Name, type and shape of a graph input or output; a dynamic dimension by its name."""
+    """Name, type and shape of a graph input or output.
+
+    A dynamic dimension is given by its name, one without a name by "?".
+    """
     shape = value.shape or ()
     return TensorFacts(
         name=value.name or "",
         dtype=(value.dtype or ir.DataType.UNDEFINED).name.lower(),
-        shape=tuple(dim if isinstance(dim, int) else str(dim) for dim in shape),
+        shape=tuple(dim if isinstance(dim, int) else dim.value or "?" for dim in shape),
     )

@@ -60,7 +60,8 @@ class DriftMeter:
         if reference.shape != candidate.shape:
             raise ValueError(f"logits {candidate.shape} do not compare with {reference.shape}")
         self.samples += len(batch.ids)
-        self.nonfinite += int(np.count_nonzero(~np.isfinite(candidate)))
+        finite = np.isfinite(reference) & np.isfinite(candidate)
+        self.nonfinite += int(np.count_nonzero(~finite))
         ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
         if self.nonfinite == 0:
             self._add_distance(ref, cand)
@@ -115,7 +116,7 @@ class DriftMeter:
             mean_abs=self.sum_abs / self.values if compared else None,
             sqnr_db=None if identical or not compared else self._sqnr_db(),
             cosine_min=self.cosine_min if compared else None,
-            top1_agreement=1 - flips / self.samples if compared else None,
+            top1_agreement=(self.samples - flips) / self.samples if compared else None,
             flips=flips if compared else None,
             flipped=tuple(self.flipped),
             top1_reference=self.hits["ref1"] / self.samples if labelled else None,

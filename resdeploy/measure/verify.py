@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resdeploy.errors import VerificationError
+from resdeploy.errors import GraphError, VerificationError
 from resdeploy.records import Check
 
 Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -59,20 +59,34 @@ def agreement_checks(
     checks = []
     for batch in BATCHES:
         images = noise((batch, *image_shape), seed=batch)
-        expected, got = reference(images), candidate(images)
-        name = f"agreement-batch-{batch}"
-        if got.shape != expected.shape:
-            detail = f"output {list(got.shape)} instead of {list(expected.shape)}"
-            checks.append(
-                Check(name=name, passed=False, value=np.inf, tolerance=0.0, detail=detail)
-            )
-            continue
+        expected = reference(images)
         limit = tolerance.limit * max(1.0, float(np.abs(expected).max()))
-        value = float(np.abs(got - expected).max()) if np.isfinite(got).all() else np.inf
+        value, detail = _distance(expected, candidate, images)
         checks.append(
-            Check(name=name, passed=value <= limit, value=value, tolerance=limit, detail="max_abs")
+            Check(
+                name=f"agreement-batch-{batch}",
+                passed=value <= limit,
+                value=value,
+                tolerance=limit,
+                detail=detail,
+            )
         )
     return tuple(checks)
+
+
+def _distance(
+    expected: NDArray[np.float32], candidate: Answer, images: NDArray[np.float32]
+) -> tuple[float, str]:
+    """Max |candidate − expected|, infinite where they cannot be compared, and what it is."""
+    try:
+        got = candidate(images)
+    except GraphError as error:
+        return np.inf, error.message
+    if got.shape != expected.shape:
+        return np.inf, f"output {list(got.shape)} instead of {list(expected.shape)}"
+    if not np.isfinite(got).all():
+        return np.inf, "NaN or infinity in the output"
+    return float(np.abs(got - expected).max()), "max_abs"
 
 
 def condition(name: str, holds: bool, detail: str) -> Check:

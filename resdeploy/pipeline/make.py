@@ -8,16 +8,15 @@ final name is the caller's business (`artifact.publish`).
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from resdeploy.artifact import Artifact, digest_of, sha256_of_file
+from resdeploy.artifact import Artifact, digest_of, scratch_folder, sha256_of_file
 from resdeploy.contracts import Notify, Progress, Source
-from resdeploy.errors import ChildFailedError, DataError, VerificationError
+from resdeploy.errors import ChildFailedError, DataError, GraphError, VerificationError
 from resdeploy.formats.onnx import BATCH, INPUT, OPSET, OUTPUT, onnx_from_module
 from resdeploy.graph import EMITTERS, observe, simplify, summary
 from resdeploy.graph.files import read_model, write_model
@@ -136,7 +135,7 @@ def simplify_file(
         checks = _equality_checks(source.path, path, shape)
         verify.require(checks, "the simplified graph", "the unsimplified graph is used")
         note = "onnxsim"
-    except (ChildFailedError, VerificationError) as error:
+    except (ChildFailedError, GraphError, VerificationError) as error:
         note = f"not simplified: {error.message}"
         notify(f"{note}; the unsimplified graph is used")
         shutil.copyfile(source.path, path)
@@ -191,8 +190,8 @@ def table_for(
     model = read_model(source.path)
     tensors = load_target(emitter.observed, extra="cpu", why=f"the target {target}")(model)
     observe.with_reductions(model, tensors, observer.reductions)
-    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
-        observed = Path(folder) / "observed.onnx"
+    with scratch_folder() as folder:
+        observed = folder / "observed.onnx"
         write_model(model, observed)
         del model
         with OrtRunner(observed, threads=threads) as runner:

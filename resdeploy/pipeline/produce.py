@@ -6,11 +6,10 @@ Part of the Python API. Nothing here prints; `notify` takes sentences a user sho
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from resdeploy.artifact import Artifact, open_artifact, publish, write_text
+from resdeploy.artifact import Artifact, open_artifact, publish, scratch_folder, write_text
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.data import source_from_reference
 from resdeploy.errors import GraphError, UsageError
@@ -53,9 +52,9 @@ def export(
     loaded = loaded_model(model, weights, notify)
     preprocess = chosen_preprocess(loaded.preprocess, choice)
     path = output or Path(f"{model}{row.suffix}")
-    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
+    with scratch_folder() as folder:
         made, manifest = _float_file(
-            loaded, preprocess, Path(folder), name=model, simplify=simplify, notify=notify
+            loaded, preprocess, folder, name=model, simplify=simplify, notify=notify
         )
         return publish(made, path, manifest)
 
@@ -93,8 +92,8 @@ def simplify(
     """
     path = output or source.with_name(f"{source.stem}-simplified{source.suffix}")
     artifact, manifest = _opened(source, choice)
-    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
-        made = Path(folder) / "simplified.onnx"
+    with scratch_folder() as folder:
+        made = folder / "simplified.onnx"
         return publish(made, path, make.simplify_file(artifact, manifest, made, notify=notify))
 
 
@@ -136,8 +135,8 @@ def quantize(
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     machine = machine_facts()
     path = output or Path(f"{Path(model).stem if _is_file(model) else model}-int8.onnx")
-    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
-        floats, manifest = _float_artifact(model, weights, Path(folder), choice, notify)
+    with scratch_folder() as folder:
+        floats, manifest = _float_artifact(model, weights, folder, choice, notify)
         if source.facts().synthetic:
             notify("calibrating on synthetic noise: the ranges are not those of real images")
         table = make.table_for(
@@ -149,7 +148,7 @@ def quantize(
             threads=machine.cores,
             progress=progress,
         )
-        made = Path(folder) / "int8.onnx"
+        made = folder / "int8.onnx"
         manifest = make.quantize_file(
             floats,
             manifest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -46,11 +47,12 @@ class Store:
         working = self.folder / f"{_WORKING}{os.getpid()}-{key}"
         try:
             with writable(working):
+                # Containers hand out the same process ids again: clear a namesake's leftovers.
+                shutil.rmtree(working, ignore_errors=True)
                 working.mkdir()
                 yield working
                 _sync(working)
-                with contextlib.suppress(FileExistsError):
-                    working.rename(self.folder / key)
+                _rename_unless_there(working, self.folder / key)
         finally:
             shutil.rmtree(working, ignore_errors=True)
 
@@ -60,6 +62,15 @@ def _sync(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _rename_unless_there(working: Path, final: Path) -> None:
+    """Give the folder its name; where another run was first, its result stays."""
+    try:
+        working.rename(final)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
 
 
 def _is_alive(pid: str) -> bool:

@@ -26,7 +26,7 @@ OBSERVERS: Table[Observer] = Table(
     (
         Observer(
             name="minmax",
-            reductions=("ReduceMin", "ReduceMax"),
+            reductions=("ReduceMin", "ReduceMax", "ReduceSum"),
             target="resdeploy.quantization.observers:MinMax",
         ),
     ),

@@ -13,6 +13,7 @@ class MinMax:
     """The range is the least and the greatest value seen: min(a, b), max(a, b).
 
     Both are associative and commutative, so neither order nor chunking of the images shows.
+    The sum is there for NaN: ONNX Runtime's ReduceMin and ReduceMax leave it out.
     """
 
     def __init__(self) -> None:
@@ -21,12 +22,12 @@ class MinMax:
         self.count = 0
 
     def add(self, reductions: Sequence[float]) -> None:
-        """Take (min, max) of the tensor for one image."""
-        low, high = reductions
-        if not (math.isfinite(low) and math.isfinite(high)):
+        """Take (min, max, sum) of the tensor for one image."""
+        low, high, total = reductions
+        if not all(math.isfinite(value) for value in (low, high, total)):
             raise DataError(
-                f"values between {low} and {high} appeared during calibration",
-                hint="the model gives NaN or infinity on one of the calibration images",
+                "NaN or infinity appeared during calibration",
+                hint="the image, or the model's answer to it, holds NaN or infinity",
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.count += 1
