@@ -32,7 +32,14 @@ from resdeploy.records import TensorRange
 
 
 def _constant(value: ir.Value | None) -> NDArray[np.float32] | None:
-    """The values of an initializer, or None where there is none."""
+    """The values of an initializer, or None where there is none.
+
+    torch.onnx.export stores equal biases once and gives out copies through Identity.
+    """
+    producer = value.producer() if value is not None else None
+    while producer is not None and producer.op_type == "Identity":
+        value = producer.inputs[0]
+        producer = value.producer() if value is not None else None
     tensor = ir.convenience.get_const_tensor(value) if value is not None else None
     return None if tensor is None else tensor.numpy()
 
@@ -263,9 +270,8 @@ class _Editor:
         made = integer_weights(
             weight, bias, input_scale=self.scale_of(source).scale, bits=self.weight_bits
         )
-        # Named after the output, which no other node has: two nodes that share a weight may
-        # read different scales, and names of nodes need not be unique.
-        stem = _name(node.outputs[0])
+        # Named after the node: two nodes that share a weight may read different scales.
+        stem = node.name or _name(node.outputs[0])
         zeros = np.zeros(len(made.weight_scale), np.int8)
         weight_pair = (
             self.initializer(f"{stem}_weight_quantized", made.weight),

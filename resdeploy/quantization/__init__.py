@@ -32,12 +32,10 @@ OBSERVERS: Table[Observer] = Table(
     ),
 )
 
-_PUBLIC = {
-    "calibrate": "resdeploy.quantization.calibrate:calibrate",
-    "MinMax": "resdeploy.quantization.observers:MinMax",
-}
+# `calibrate` is not here: the module of that name would hide it once it is imported.
+_PUBLIC = {"MinMax": "resdeploy.quantization.observers:MinMax"}
 
-__all__ = ["OBSERVERS", "MinMax", "Observer", "calibrate"]
+__all__ = ["OBSERVERS", "MinMax", "Observer"]
 
 
 def __getattr__(name: str) -> Any:

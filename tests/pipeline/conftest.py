@@ -14,7 +14,7 @@ targets = [
   {{ name = "onnx-fp32", format = "onnx", precision = "fp32", runtime = "ort" }},
   {{ name = "ort-int8", format = "onnx", precision = "int8", runtime = "ort" }},
 ]
-bench = {{ batches = [1], rounds = 5, warmup = 1 }}
+bench = {{ batches = [1], rounds = 5, warmup = 1, threads = 1 }}
 {baseline}
 gate = [{gate}]
 [data]

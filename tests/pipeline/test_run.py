@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
 def test_a_damaged_step_is_refused_and_not_used(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     run(recipe, out=tmp_path / "out")
-    (model,) = (tmp_path / "out" / ".steps").glob("export-*/model.onnx")
+    (model,) = (tmp_path / "out" / ".steps").glob("quantize-*/model.onnx")
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(ArtifactError, match="sidecar was written for"):
         run(recipe, out=tmp_path / "out")
@@ -121,7 +121,7 @@ def test_a_damaged_step_is_refused_and_not_used(tmp_path: Path) -> None:
         (AGREES, ExitCode.DONE, "PASS"),
         ('{ metric = "drift.top1_agreement", min = 1.01 }', ExitCode.FAILED, "FAIL"),
         ('{ metric = "bench.p50_vs_baseline", max = 1.05 }', ExitCode.INCONCLUSIVE, "baseline"),
-        ("", ExitCode.INCONCLUSIVE, "no rules"),
+        ("", ExitCode.INCONCLUSIVE, "No rules"),
         ('{ metric = "drift.top1_agrement", min = 0.9 }', ExitCode.ERROR, "top1_agreement"),
     ],
     ids=["pass", "fail", "no-baseline", "no-rules", "unknown-metric"],
@@ -206,12 +206,14 @@ def test_dry_run_prints_the_steps_and_writes_nothing(
 def without_package(module: str, code: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process where `module` cannot be found, as where it is not installed."""
     blocker = (
-        "import sys, importlib.abc\n"
-        "class Absent(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] == {module!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Absent())\n"
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Without(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
+        f"        absent = name.split('.')[0] == {module!r}\n"
+        "        return None if absent else super().find_spec(name, path, target)\n"
+        "sys.meta_path[sys.meta_path.index(PathFinder)] = Without\n"
     )
     return subprocess.run(
         [sys.executable, "-c", blocker + code], capture_output=True, text=True, check=False

@@ -1,0 +1,107 @@
+"""Export to ONNX: dynamic batch, the promised names, no BatchNorm, the same bytes always."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resdeploy.errors import VerificationError
+from resdeploy.formats import FORMATS
+from resdeploy.formats.onnx import OPSET, onnx_from_module
+from resdeploy.graph.files import read_model
+from resdeploy.graph.summary import summary_of
+from resdeploy.models.reference import resolve
+from resdeploy.pipeline.make import export_file
+from resdeploy.records import Preprocess
+from tests.graph import tools
+
+EXPORT = """
+import hashlib, sys
+from pathlib import Path
+from resdeploy.formats.onnx import onnx_from_module
+from resdeploy.models.reference import resolve
+path = Path(sys.argv[1])
+onnx_from_module(resolve("resnet20", "random:3").module, path, image_shape=(3, 32, 32))
+print(hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+
+
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    here = tmp_path / "here.onnx"
+    onnx_from_module(resolve("resnet20", "random:3").module, here, image_shape=(3, 32, 32))
+    there = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(tmp_path / "there.onnx")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert there.stdout.strip() == hashlib.sha256(here.read_bytes()).hexdigest()
+
+
+def test_names_batch_and_folded_batchnorm(tmp_path: Path) -> None:
+    path = tools.exported(tmp_path, "resnet20", 32)
+    summary = summary_of(read_model(path))
+    (image,), (logits,) = summary.inputs, summary.outputs
+    assert (image.name, image.shape) == ("input", ("batch", 3, 32, 32))
+    assert (logits.name, logits.shape) == ("logits", ("batch", 10))
+    assert summary.opset == OPSET
+    assert "BatchNormalization" not in summary.operators
+    assert summary.operators["Conv"] == 19
+    module = resolve("resnet20", None).module
+    for batch in (1, 2, 5):
+        images = tools.noise(batch, 3, 32, 32, seed=batch)
+        with torch.inference_mode():
+            expected = module(torch.from_numpy(images)).numpy()
+        np.testing.assert_allclose(tools.answer(path, images), expected, rtol=0, atol=1e-4)
+
+
+def test_a_module_that_cannot_be_traced(tmp_path: Path) -> None:
+    module = resolve("resnet20", None).module
+    with pytest.raises(VerificationError, match=r"failed on images \[4, 32, 32\]") as raised:
+        onnx_from_module(module, tmp_path / "x.onnx", image_shape=(4, 32, 32))
+    assert "--size" in raised.value.hint
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_a_verified_export_says_what_was_checked(tmp_path: Path) -> None:
+    loaded = resolve("resnet20", None)
+    path = tmp_path / "x.onnx"
+    manifest = export_file(loaded, loaded.preprocess, path, name="x")
+    assert [check.name for check in manifest.verification] == [
+        *("agreement-batch-1", "agreement-batch-5"),
+        *("names", "dynamic-batch", "batchnorm-folded"),
+    ]
+    assert all(check.passed for check in manifest.verification)
+    assert manifest.model is not None
+    assert manifest.model.trained is False
+
+
+class Batched(torch.nn.Module):
+    """Answers differently from what the tracer writes down: it looks at the batch size."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits = images.mean(dim=(2, 3))
+        return logits * len(images) if len(images) > 2 else logits
+
+
+def test_a_model_that_the_tracer_gets_wrong_is_not_exported(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    loaded = replace(resolve("resnet20", None), module=Batched())
+    with pytest.raises(VerificationError, match="agreement-batch-5 is "):
+        export_file(loaded, Preprocess(size=32), tmp_path / "x.onnx", name="x")
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in FORMATS])
+def test_rows_are_complete(row: object) -> None:
+    from resdeploy.formats import Format
+
+    assert isinstance(row, Format)
+    assert row.suffix.startswith(".")
+    assert row.precisions

@@ -1,0 +1,11 @@
+"""Starts a helper, writes both process ids beside the result, and never ends."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+Path(sys.argv[2] + ".pids").write_text(f"{os.getpid()} {helper.pid}")
+time.sleep(600)

@@ -1,0 +1,119 @@
+"""Files in, models out: every way a file can be broken is one clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from resdeploy.errors import GraphError
+from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.observe import with_reductions
+from resdeploy.graph.summary import summary_of
+from tests.graph import tools
+
+BODY = "a = Conv<pads=[1,1,1,1]>(x, w, b) r = Relu(a) y = GlobalAveragePool(r)"
+WEIGHTS = {"w": tools.noise(6, 4, 3, 3), "b": tools.noise(6)}
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    path = tmp_path / "sound.onnx"
+    onnx.save(tools.proto(BODY, WEIGHTS, outputs="float[n,6,1,1] y"), path)
+    return path
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file(sound: Path, kept: float) -> None:
+    content = sound.read_bytes()
+    sound.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(GraphError, match=r"sound\.onnx is not a valid ONNX model") as raised:
+        read_model(sound)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.json", "a.onnxtxt", "a.textproto"])
+@pytest.mark.parametrize("content", ["", "not a graph", '{"kind": "artifact"}'])
+def test_what_is_no_onnx_whatever_it_is_called(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(GraphError, match="is not a valid ONNX model"):
+        read_model(path)
+
+
+def test_a_missing_file_a_folder_and_an_invalid_graph(sound: Path, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"no\.onnx is not a file"):
+        read_model(tmp_path / "no.onnx")
+    with pytest.raises(GraphError, match="is not a file"):
+        read_model(tmp_path)
+    proto = onnx.load(sound)
+    proto.graph.node[1].input[0] = "nobody"
+    sound.write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphError, match="nobody"):
+        read_model(sound)
+
+
+def test_a_model_is_written_the_same_every_time_and_read_back(sound: Path, tmp_path: Path) -> None:
+    for name in ("1.onnx", "2.onnx"):
+        write_model(read_model(sound), tmp_path / name)
+    assert (tmp_path / "1.onnx").read_bytes() == (tmp_path / "2.onnx").read_bytes()
+    write_model(read_model(tmp_path / "1.onnx"), tmp_path / "3.onnx")
+    assert (tmp_path / "3.onnx").read_bytes() == (tmp_path / "1.onnx").read_bytes()
+    images = tools.noise(2, 4, 8, 8)
+    np.testing.assert_array_equal(
+        tools.answer(sound, images), tools.answer(tmp_path / "3.onnx", images)
+    )
+
+
+def test_what_a_summary_says(sound: Path) -> None:
+    summary = summary_of(read_model(sound))
+    assert summary.opset == 20
+    assert summary.inputs[0].model_dump() == {
+        "name": "x",
+        "dtype": "float",
+        "shape": ("n", 4, 8, 8),
+    }
+    assert summary.outputs[0].shape == ("n", 6, 1, 1)
+    assert (summary.nodes, summary.params) == (3, 6 * 4 * 9 + 6)
+    assert summary.operators == {"Conv": 1, "GlobalAveragePool": 1, "Relu": 1}
+    assert summary.bytes_by_dtype == {"float": 4 * summary.params}
+    assert summary.precision == "fp32"
+    quantized = summary_of(read_model(tools.quantized(sound, tools.noise(1, 4, 8, 8))))
+    assert quantized.precision == "int8"
+    assert quantized.bytes_by_dtype["int8"] >= 6 * 4 * 9
+    assert list(quantized.operators.values()) == sorted(quantized.operators.values(), reverse=True)
+
+
+def test_a_summary_of_graphs_that_leave_things_out() -> None:
+    proto = tools.proto("y = Relu(x)", {}, inputs="float[n,?,4] x", outputs="float[n,?,4] y")
+    facts = summary_of(tools.model_of(proto))
+    assert facts.inputs[0].shape == facts.outputs[0].shape == ("n", "?", 4)
+    proto.opset_import[0].domain = "com.microsoft"
+    assert summary_of(tools.model_of(proto)).opset == 0
+    half = tools.proto(
+        "y = Mul(x, h)",
+        {"h": np.ones(8, np.float16)},
+        inputs="float16[n,8] x",
+        outputs="float16[n,8] y",
+    )
+    assert summary_of(tools.model_of(half)).precision == "fp16"
+
+
+def test_reductions_are_those_of_numpy_and_need_a_tensor(sound: Path, tmp_path: Path) -> None:
+    from resdeploy.runtimes import OrtRunner
+
+    model = read_model(sound)
+    added = with_reductions(model, ["x", "r"], ["ReduceMin", "ReduceMax"])
+    assert added == ("x.ReduceMin", "x.ReduceMax", "r.ReduceMin", "r.ReduceMax")
+    with pytest.raises(GraphError, match="no tensor named 'rr'"):
+        with_reductions(model, ["rr"], ["ReduceMin"])
+    observed = tmp_path / "observed.onnx"
+    write_model(model, observed)
+    images = tools.noise(3, 4, 8, 8)
+    with OrtRunner(observed, threads=1) as runner:
+        seen = runner.run_all(images)
+    assert (seen["x.ReduceMin"], seen["x.ReduceMax"]) == (images.min(), images.max())
+    assert seen["r.ReduceMin"] >= 0
+    np.testing.assert_array_equal(seen["y"], tools.answer(sound, images))

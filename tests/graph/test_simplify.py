@@ -1,0 +1,138 @@
+"""onnxsim in a child process, and children that misbehave in every way we know of."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from resdeploy.artifact import Artifact, sha256_of_file
+from resdeploy.errors import ChildFailedError
+from resdeploy.graph.files import read_model
+from resdeploy.graph.simplify import simplify_in_child
+from resdeploy.graph.summary import summary_of
+from resdeploy.models.reference import resolve
+from resdeploy.pipeline.make import export_file, simplify_file
+from resdeploy.records import Manifest
+from tests.graph import tools
+
+CHILDREN = "tests.graph.children"
+
+
+@dataclass(frozen=True)
+class Exported:
+    artifact: Artifact
+    manifest: Manifest
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A resnet20 with its manifest; tests must not change it."""
+    path = tmp_path_factory.mktemp("exported") / "resnet20.onnx"
+    loaded = resolve("resnet20", None)
+    manifest = export_file(loaded, loaded.preprocess, path, name="resnet20")
+    return Exported(Artifact(path=path, sha256=manifest.sha256, manifest=manifest), manifest)
+
+
+@pytest.fixture(autouse=True)
+def _importable_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
+def ended(path: Path) -> bool:
+    """Whether the processes whose ids are in a file are gone, or will be at once."""
+    pids = [int(pid) for pid in path.read_text().split()]
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not any(is_running(pid) for pid in pids):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_onnxsim_keeps_the_answers_and_drops_nodes(exported: Exported, tmp_path: Path) -> None:
+    heard: list[str] = []
+    source, result = exported.artifact.path, tmp_path / "simplified.onnx"
+    manifest = simplify_file(exported.artifact, exported.manifest, result, notify=heard.append)
+    assert heard == []
+    assert manifest.history[-1].notes == ("onnxsim",)
+    assert manifest.sha256 == sha256_of_file(result)
+    assert summary_of(read_model(result)).nodes < summary_of(read_model(source)).nodes
+    images = tools.noise(3, 3, 32, 32)
+    np.testing.assert_allclose(
+        tools.answer(result, images), tools.answer(source, images), rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("child", "said"),
+    [
+        ("crashes", r"was killed by SIGSEGV: it said nothing"),
+        ("writes_nothing", r"ended well but wrote no file"),
+        ("exits_3", r"failed with exit code 3: no such operator"),
+        ("is_not_there", r"failed with exit code 1: .*No module named"),
+    ],
+)
+def test_a_child_that_fails_is_named(tmp_path: Path, child: str, said: str) -> None:
+    with pytest.raises(ChildFailedError, match=said):
+        simplify_in_child(
+            tmp_path / "in.onnx", tmp_path / "out.onnx", module=f"{CHILDREN}.{child}", timeout_s=60
+        )
+
+
+@pytest.mark.parametrize("child", ["hangs", "leaves_helper"])
+def test_a_timeout_ends_the_child_and_all_it_started(tmp_path: Path, child: str) -> None:
+    result = tmp_path / "out.onnx"
+    start = time.monotonic()
+    with pytest.raises(ChildFailedError, match=r"ran longer than 2\.5 s and was stopped"):
+        simplify_in_child(
+            tmp_path / "in.onnx", result, module=f"{CHILDREN}.{child}", timeout_s=2.5
+        )
+    assert time.monotonic() - start < 30
+    assert ended(Path(f"{result}.pids"))
+
+
+@pytest.mark.parametrize(
+    ("child", "said"),
+    [
+        ("crashes", "SIGSEGV"),
+        ("writes_nothing", "wrote no file"),
+        ("writes_rubbish", "not a valid ONNX model"),
+        ("freezes_batch", "agreement-batch-5"),
+        ("changes_weight", "agreement-batch-1 is "),
+        ("renames_output", "same-inputs-outputs"),
+    ],
+)
+def test_a_bad_simplification_is_not_used_and_everybody_is_told(
+    exported: Exported, tmp_path: Path, child: str, said: str
+) -> None:
+    heard: list[str] = []
+    result = tmp_path / "simplified.onnx"
+    manifest = simplify_file(
+        exported.artifact,
+        exported.manifest,
+        result,
+        notify=heard.append,
+        module=f"{CHILDREN}.{child}",
+    )
+    assert result.read_bytes() == exported.artifact.path.read_bytes()
+    assert (manifest.sha256, manifest.size_bytes) == (
+        exported.manifest.sha256,
+        result.stat().st_size,
+    )
+    (note,) = manifest.history[-1].notes
+    assert note.startswith("not simplified: ")
+    assert said in note
+    assert heard == [f"{note}; the unsimplified graph is used"]
+    assert all(check.passed for check in manifest.verification)

@@ -1,0 +1,103 @@
+"""Small graphs from ONNX text, real graphs from the family, and both quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from resdeploy.contracts import Batch
+from resdeploy.formats.onnx import onnx_from_module
+from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.observe import with_reductions
+from resdeploy.graph.qdq import observed_tensors, quantize_for_ort_cpu
+from resdeploy.models.reference import resolve
+from resdeploy.quantization import OBSERVERS
+from resdeploy.quantization.calibrate import calibrate
+from resdeploy.quantization.observers import MinMax
+from resdeploy.records import TensorRange
+from resdeploy.runtimes import OrtRunner
+from resdeploy.runtimes.ort import Optimization
+
+Weights = Mapping[str, NDArray[np.generic]]
+
+REDUCTIONS = OBSERVERS["minmax"].reductions
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def proto(
+    body: str,
+    weights: Weights,
+    *,
+    inputs: str = "float[n,4,8,8] x",
+    outputs: str = "float[n,5] y",
+    opset: int = 20,
+) -> onnx.ModelProto:
+    """A valid model: ONNX text for the nodes, arrays for the initializers."""
+    head = f'<ir_version: 9, opset_import: ["": {opset}]> g ({inputs}) => ({outputs})'
+    model = onnx.parser.parse_model(f"{head} {{ {body} }}")
+    tensors = [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    model.graph.initializer.extend(tensors)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def batch(images: NDArray[np.float32], *, start: int = 0) -> Batch:
+    ids = tuple(f"image-{start + index}" for index in range(len(images)))
+    return Batch(ids=ids, images=images, labels=None)
+
+
+def ranges_of(source: Path, images: NDArray[np.float32]) -> dict[str, TensorRange]:
+    """What min/max calibration on `images` says of the float graph in `source`."""
+    model = read_model(source)
+    tensors = observed_tensors(model)
+    with_reductions(model, tensors, REDUCTIONS)
+    observed = source.with_suffix(".observed.onnx")
+    write_model(model, observed)
+    with OrtRunner(observed, threads=1) as runner:
+        return calibrate(runner.run_all, tensors, REDUCTIONS, MinMax, [batch(images)])
+
+
+def quantized(source: Path, images: NDArray[np.float32], *, bits: int = 7) -> Path:
+    """The Q/DQ graph of the float graph in `source`, beside it."""
+    model = read_model(source)
+    quantize_for_ort_cpu(model, ranges_of(source, images), weight_bits=bits)
+    result = source.with_suffix(f".int{bits}.onnx")
+    write_model(model, result)
+    return result
+
+
+def answer(
+    path: Path, images: NDArray[np.float32], *, exact: bool = False
+) -> NDArray[np.float32]:
+    """The first output; `exact` runs every node as it is written."""
+    level = Optimization.NONE if exact else Optimization.ALL
+    with OrtRunner(path, threads=1, optimization=level) as runner:
+        return runner.run(images)
+
+
+def sqnr_db(reference: NDArray[np.float32], candidate: NDArray[np.float32]) -> float:
+    difference = candidate.astype(np.float64) - reference
+    return float(10 * np.log10(np.square(reference).sum() / np.square(difference).sum()))
+
+
+def exported(folder: Path, name: str, size: int, weights: str | None = None) -> Path:
+    """The ONNX export of a model of the family."""
+    loaded = resolve(name, weights)
+    path = folder / f"{name}.onnx"
+    shape = (len(loaded.preprocess.channels), size, size)
+    onnx_from_module(loaded.module, path, image_shape=shape)
+    return path
+
+
+def model_of(proto: onnx.ModelProto) -> ir.Model:
+    return ir.from_proto(proto)
