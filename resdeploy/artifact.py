@@ -105,11 +105,11 @@ def replacing(path: Path) -> Iterator[Path]:
         OutputError: the folder cannot be made, or the file cannot be written.
     """
     make_folder(path.parent)
-    if path.is_dir():
-        raise _output_error(path, IsADirectoryError(errno.EISDIR, ""))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writable(path):
+            if path.is_dir():  # before any work, and before a sidecar is written
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             yield part
             _sync(part)
             part.replace(path)

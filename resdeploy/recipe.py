@@ -30,6 +30,9 @@ _WEIGHT_WORDS = ("random", "pretrained")
 # Reports use these names for what lies between the model and its targets.
 STEP_NAMES = ("eager", "export", "simplify")
 
+# Fields of a Recipe that TOML calls otherwise, or cannot say.
+_NOT_TOML = ("base", "schema_version")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
@@ -210,8 +213,8 @@ def recipe_from_toml(path: Path, names: Names) -> Recipe:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"is not TOML: {error}"]) from error
-    # Our own names for what TOML calls otherwise, or cannot say: no keys of a recipe.
-    ours = [f"{key}: unknown key" for key in ("base", "schema_version") if key in content]
+    ours = [f"{key}: unknown key" for key in _NOT_TOML if key in content]
+    content = {key: value for key, value in content.items() if key not in _NOT_TOML}
     try:
         recipe = Recipe.model_validate({**content, "base": path.parent}, context=names)
     except ValidationError as error:

@@ -39,6 +39,7 @@ from resdeploy.pipeline.plan import (
     TargetPlan,
 )
 from resdeploy.pipeline.store import Store
+from resdeploy.recipe import Recipe
 from resdeploy.records import (
     Baseline,
     CalibrationTable,
@@ -133,7 +134,7 @@ class Execution:
         self._do(step)
         return StepResult(
             kind=type(step).__name__.lower(),
-            label=_label(step),
+            label=_label(step, self.recipe),
             key=step.key,
             reused=reused,
             seconds=round(time.perf_counter() - start, 3),
@@ -323,17 +324,21 @@ class Execution:
         )
 
 
-def _label(step: Step) -> str:
+def _label(step: Step, recipe: Recipe) -> str:
     match step:
-        case Drift():
-            return f"compare {', '.join(stage.name for stage in step.stages)}"
-        case Bench():
-            return f"time {', '.join(stage.name for stage in step.targets)}"
+        case Build():
+            return f"{recipe.model.reference}, weights {recipe.model.weights}"
+        case Export():
+            return "PyTorch to ONNX"
+        case Simplify():
+            return "onnxsim"
         case Calibrate():
             return f"{step.method} for {step.quantizer}"
         case Quantize():
             return f"{step.quantizer}, {step.bits.bits}-bit weights"
-        case Build() | Export() | Simplify():
-            return ""
+        case Drift():
+            return f"compare {', '.join(stage.name for stage in step.stages)}"
+        case Bench():
+            return f"time {', '.join(stage.name for stage in step.targets)}"
         case _:
             assert_never(step)

@@ -168,7 +168,7 @@ def test_every_tensor_gets_one_pair_and_the_graph_is_sound(case: Case, tmp_path:
         if node.op_type == "Conv":  # on integers from end to end, weights and bias included
             assert {producer[name].op_type for name in node.input} == {"DequantizeLinear"}
     # What leaves the graph is float and was never rounded.
-    assert [output.name for output in graph.output][0] == "y"
+    assert graph.output[0].name == "y"
     for output in graph.output:
         assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         assert producer[output.name].op_type in ("Gemm", "Relu")
@@ -210,10 +210,9 @@ def test_the_error_of_one_convolution_is_that_of_its_scales(tmp_path: Path) -> N
     windows = np.lib.stride_tricks.sliding_window_view(np.abs(images) + x_scale, (3, 3), (2, 3))
     seen = windows.sum(axis=(1, 4, 5))  # Σ|x̂| of each output position
     taps = np.abs(CONV["w"]).sum(axis=(1, 2, 3))
-    bound = (
-        (x_scale / 2 * taps + constants["y_bias_scale"] / 2)[None, :, None, None]
-        + seen[:, None] * (w_scale / 2)[None, :, None, None]
-    )
+    bound = (x_scale / 2 * taps + constants["y_bias_scale"] / 2)[None, :, None, None] + seen[
+        :, None
+    ] * (w_scale / 2)[None, :, None, None]
     error = np.abs(tools.answer(result, images, exact=True) - tools.answer(path, images))
     assert (error <= bound * 1.001 + 1e-6).all()
     assert error.max() > 0

@@ -76,9 +76,7 @@ def quantized(source: Path, images: NDArray[np.float32], *, bits: int = 7) -> Pa
     return result
 
 
-def answer(
-    path: Path, images: NDArray[np.float32], *, exact: bool = False
-) -> NDArray[np.float32]:
+def answer(path: Path, images: NDArray[np.float32], *, exact: bool = False) -> NDArray[np.float32]:
     """The first output; `exact` runs every node as it is written."""
     level = Optimization.NONE if exact else Optimization.ALL
     with OrtRunner(path, threads=1, optimization=level) as runner:

@@ -1,0 +1,99 @@
+"""Named checks: what passes, what fails, and what is said then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from resdeploy.errors import GraphError, VerificationError
+from resdeploy.measure.verify import (
+    BATCHES,
+    EXPORT,
+    Answer,
+    agreement_checks,
+    condition,
+    noise,
+    require,
+)
+
+SHAPE = (3, 4, 4)
+WEIGHT = noise((48, 5), seed=1)
+
+
+def linear(weight: np.ndarray) -> Answer:
+    return lambda images: images.reshape(len(images), -1) @ weight
+
+
+def changed(by: float) -> np.ndarray:
+    weight = WEIGHT.copy()
+    weight[7, 2] += by
+    return weight
+
+
+def refuses_more_than_one(images: np.ndarray) -> np.ndarray:
+    if len(images) > 1:
+        raise GraphError("got 5, expected 1")
+    return linear(WEIGHT)(images)
+
+
+def with_nan(images: np.ndarray) -> np.ndarray:
+    logits = linear(WEIGHT)(images)
+    logits[-1, -1] = np.nan
+    return logits
+
+
+def test_the_same_answers_pass_at_both_batch_sizes() -> None:
+    checks = agreement_checks(linear(WEIGHT), linear(changed(1e-7)), SHAPE, EXPORT)
+    assert [check.name for check in checks] == [f"agreement-batch-{batch}" for batch in BATCHES]
+    assert all(check.passed for check in checks)
+    assert all(0 <= check.value <= check.tolerance for check in checks)
+    # The limit grows with the answers, which are some tens here.
+    assert all(check.tolerance > 5 * EXPORT.limit for check in checks)
+    require(checks, "the graph", "no hint")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "failed", "said"),
+    [
+        (linear(changed(0.05)), (True, True), "max_abs"),
+        (with_nan, (True, True), "NaN or infinity in the output"),
+        (lambda images: linear(WEIGHT)(images)[:, :4], (True, True), "output [1, 4] instead of"),
+        (refuses_more_than_one, (False, True), "got 5, expected 1"),
+        (lambda images: linear(WEIGHT)(images[:1]), (False, True), "output [1, 5] instead of"),
+    ],
+    ids=["weight", "nan", "shape", "refused-batch", "frozen-batch"],
+)
+def test_other_answers_fail(candidate: Answer, failed: tuple[bool, bool], said: str) -> None:
+    checks = agreement_checks(linear(WEIGHT), candidate, SHAPE, EXPORT)
+    assert tuple(not check.passed for check in checks) == failed
+    with pytest.raises(VerificationError) as raised:
+        require(checks, "the graph", "try again")
+    assert said in raised.value.message
+    assert raised.value.hint == "try again"
+
+
+def test_a_reference_with_nan_agrees_with_nobody() -> None:
+    for candidate in (linear(WEIGHT), with_nan):
+        checks = agreement_checks(with_nan, candidate, SHAPE, EXPORT)
+        assert not any(check.passed for check in checks)
+
+
+def test_require_names_every_failed_check_with_its_figures() -> None:
+    checks = agreement_checks(linear(WEIGHT), linear(changed(0.05)), SHAPE, EXPORT)
+    checks += (
+        condition("names", False, "inputs are ['x']"),
+        condition("dynamic-batch", True, "first dimensions"),
+    )
+    with pytest.raises(VerificationError) as raised:
+        require(checks, "the export", "")
+    said = raised.value.message
+    assert said.startswith("the export is wrong and was not written: agreement-batch-1 is 0.0")
+    assert f"allowed {checks[1].tolerance:.3g}" in said
+    assert "names is 0, allowed 1 (inputs are ['x'])" in said
+    assert "dynamic-batch" not in said
+
+
+def test_noise_is_seeded() -> None:
+    assert noise((2, 3)).dtype == np.float32
+    np.testing.assert_array_equal(noise((2, 3), seed=4), noise((2, 3), seed=4))
+    assert not np.array_equal(noise((2, 3), seed=4), noise((2, 3), seed=5))
