@@ -149,7 +149,7 @@ def open_artifact(path: Path) -> Artifact:
         ArtifactError: no such file, an unreadable sidecar, or bytes that are not those the
             sidecar was written for.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # which a name too long for a file does not break
         raise ArtifactError(f"{path} is not a file", hint="check the path")
     sha256 = sha256_of_file(path)
     sidecar = sidecar_path(path)

@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    ConfigDict,
     Field,
     ValidationError,
     ValidationInfo,
@@ -22,7 +23,7 @@ from pydantic import (
 )
 
 from resdeploy.errors import RecipeError, near_names
-from resdeploy.records import Record, Rule
+from resdeploy.records import BatchProfile, Record, Rule
 from resdeploy.words import Interpolation, OnBroken, WeightBitsChoice
 
 _WEIGHT_WORDS = ("random", "pretrained")
@@ -63,47 +64,56 @@ def _known(kind: str) -> AfterValidator:
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
+# A quoted number or a number for a truth value is a mistake, not a spelling.
+_STRICT = ConfigDict(strict=True)
+
+# TOML writes these as text.
+_FilterName = Annotated[Interpolation, Field(strict=False)]
+_BitsName = Annotated[WeightBitsChoice, Field(strict=False)]
+_OnBrokenName = Annotated[OnBroken, Field(strict=False)]
+
+
 class ModelTable(Record):
     """`model`: what is built, and with which weights."""
+
+    model_config = _STRICT
 
     reference: Annotated[str, _known("models")]
     weights: str
 
 
-class BatchTable(Record):
-    """`input.batch`: the batch sizes the artifact is meant for."""
+class BatchTable(BatchProfile):
+    """`input.batch`: the batch sizes the artifacts are meant for, and are verified at."""
 
-    min: PositiveInt = 1
-    opt: PositiveInt = 1
-    max: PositiveInt = 32
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.min <= self.opt <= self.max:
-            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max} must be in order")
-        return self
+    model_config = _STRICT
 
 
 class InputTable(Record):
     """`input`: what differs from the model's own preprocessing."""
 
+    model_config = _STRICT
+
     size: PositiveInt | None = None
     crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
-    interpolation: Interpolation | None = None
+    interpolation: _FilterName | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    batch: BatchTable = BatchTable()
+    batch: BatchTable | None = None
 
 
 class QuantizationTable(Record):
     """`quantization`: how ranges are found, and how wide INT8 weights may be."""
 
+    model_config = _STRICT
+
     method: Annotated[str, _known("methods")] = "minmax"
-    weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO
+    weight_bits: _BitsName = WeightBitsChoice.AUTO
 
 
 class TargetTable(Record):
     """One of `targets`: a file to make and who will run it."""
+
+    model_config = _STRICT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     format: Annotated[str, _known("formats")]
@@ -114,6 +124,8 @@ class TargetTable(Record):
 
 class BenchTable(Record):
     """`bench`: how targets are timed; `threads` 0 takes all cores of the machine."""
+
+    model_config = _STRICT
 
     batches: tuple[PositiveInt, ...] = (1,)
     rounds: Annotated[int, Field(ge=5)] = 50
@@ -127,13 +139,15 @@ class DataTable(Record):
     seed: of synthetic images; those of one seed are the same wherever they are asked for.
     """
 
+    model_config = _STRICT
+
     folder: str | None = None
     npz: str | None = None
     synthetic: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     embedded: str | None = None
     samples: PositiveInt | None = None
-    on_broken: OnBroken = OnBroken.STOP
+    on_broken: _OnBrokenName = OnBroken.STOP
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -156,12 +170,22 @@ class DataTable(Record):
 class DataTables(Record):
     """`data`: the images to calibrate on, and those to judge by."""
 
+    model_config = _STRICT
+
     calibration: DataTable | None = None
     evaluation: DataTable
 
 
+def _not_empty(targets: tuple[TargetTable, ...]) -> tuple[TargetTable, ...]:
+    if not targets:
+        raise ValueError("needs at least one")
+    return targets
+
+
 class RuleTable(Rule):
     """One of `gate`: a limit on a metric."""
+
+    model_config = _STRICT
 
     metric: Annotated[str, _known("metrics")]
 
@@ -169,13 +193,15 @@ class RuleTable(Rule):
 class Recipe(Record):
     """A model, what to make of it, and what must hold. `base` is the recipe's folder."""
 
+    model_config = _STRICT
+
     schema_version: Literal[1] = Field(alias="schema")
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: int = 0
     model: ModelTable
     input: InputTable = InputTable()
     quantization: QuantizationTable = QuantizationTable()
-    targets: Annotated[tuple[TargetTable, ...], Field(min_length=1)]
+    targets: Annotated[tuple[TargetTable, ...], AfterValidator(_not_empty)]
     bench: BenchTable = BenchTable()
     gate: tuple[RuleTable, ...] = ()
     data: DataTables
@@ -213,20 +239,26 @@ def recipe_from_toml(path: Path, names: Names) -> Recipe:
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"is not TOML: {error}"]) from error
-    ours = [f"{key}: unknown key" for key in _NOT_TOML if key in content]
-    content = {key: value for key, value in content.items() if key not in _NOT_TOML}
+    problems = [f"{key}: unknown key" for key in _NOT_TOML if key in content]
+    given = {key: _frozen(value) for key, value in content.items() if key not in _NOT_TOML}
+    recipe = None
     try:
-        recipe = Recipe.model_validate({**content, "base": path.parent}, context=names)
+        recipe = Recipe.model_validate({**given, "base": path.parent}, context=names)
+        problems += _contradictions(recipe, names)
     except ValidationError as error:
-        raise RecipeError(
-            str(path), ours + _problems(error), hint="recipes/README.md lists every key"
-        ) from error
-    if ours:
-        raise RecipeError(str(path), ours, hint="recipes/README.md lists every key")
-    problems = _contradictions(recipe, names)
-    if problems:
+        problems += _problems(error)
+    if recipe is None or problems:
         raise RecipeError(str(path), problems, hint="recipes/README.md lists every key")
     return recipe
+
+
+def _frozen(value: Any) -> Any:
+    """TOML's arrays as tuples, at any depth."""
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return value
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -297,6 +329,12 @@ def _contradictions(recipe: Recipe, names: Names) -> list[str]:
         for index, rule in enumerate(recipe.gate)
         for batch in rule.batches
         if batch not in recipe.bench.batches
+    ]
+    profile = recipe.input.batch
+    problems += [
+        f"bench.batches: {batch} is not within input.batch {profile.min} to {profile.max}"
+        for batch in recipe.bench.batches
+        if profile is not None and not profile.min <= batch <= profile.max
     ]
     quantized = [target.name for target in recipe.targets if target.precision.startswith("int8")]
     if quantized and recipe.data.calibration is None:

@@ -70,6 +70,20 @@ class Preprocess(Record):
         return self
 
 
+class BatchProfile(Record):
+    """The batch sizes an artifact is meant for: the least, the usual and the greatest."""
+
+    min: Positive = 1
+    opt: Positive = 1
+    max: Positive = 32
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max} must be in order")
+        return self
+
+
 class TensorFacts(Record):
     """A graph input or output; a named dimension is dynamic."""
 
@@ -164,6 +178,7 @@ class Manifest(Document):
     outputs: tuple[TensorFacts, ...]
     model: ModelFacts | None
     preprocess: Preprocess
+    batch: BatchProfile | None = None
     quantization: QuantizationFacts | None = None
     verification: tuple[Check, ...]
     history: tuple[HistoryStep, ...]

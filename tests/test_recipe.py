@@ -248,3 +248,26 @@ def test_files_that_are_no_recipe(tmp_path: Path, names: Names) -> None:
     (tmp_path / "recipe.toml").write_bytes(b"name = '\xff\xfe'")
     with pytest.raises(RecipeError, match="is not TOML"):
         recipe_from_toml(tmp_path / "recipe.toml", names)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("synthetic = 4", 'synthetic = "4"', "data.evaluation.synthetic"),
+        ("synthetic = 4", "synthetic = true", "data.evaluation.synthetic"),
+        ('"ort" }', '"ort", required = "no" }', "targets[0].required"),
+        ("schema = 1", "schema = 1\nseed = true", "seed"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_read_as_something_else(
+    tmp_path: Path, names: Names, old: str, new: str, where: str
+) -> None:
+    assert list(problems(tmp_path, SMALL.replace(old, new), names)) == [where]
+
+
+def test_timed_batches_lie_within_the_profile(tmp_path: Path, names: Names) -> None:
+    text = SMALL + "bench = { batches = [1, 8] }\ninput = { batch = { min = 2, opt = 4, max = 8 } }"
+    found = problems(tmp_path, text, names)
+    assert found == {"bench.batches": "1 is not within input.batch 2 to 8"}
+    text = SMALL + "input = { batch = { min = 4, opt = 2, max = 8 } }"
+    assert list(problems(tmp_path, text, names)) == ["input.batch"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import onnx
@@ -17,7 +18,7 @@ def read_model(path: Path) -> ir.Model:
     Raises:
         GraphError: no such file, not ONNX, or an invalid graph.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # which a name too long for a file does not break
         raise GraphError(f"{path} is not a file", hint="check the path")
     try:
         proto = onnx.load(path, format="protobuf")  # whatever the file is called

@@ -88,6 +88,10 @@ def weight_bits_for(machine: MachineFacts) -> WeightBits:
         return WeightBits(bits=8, reason=f"the CPU has {exact[0]}, which sums in 32 bits")
     if "asimd" in machine.flags:
         return WeightBits(bits=8, reason="Arm's 8-bit products are summed without saturation")
+    if not machine.flags:
+        return WeightBits(
+            bits=7, reason="the CPU does not say what it has, and 7 bits are exact on all of them"
+        )
     return WeightBits(
         bits=7, reason="the CPU has no VNNI: sums of 8-bit products would saturate at 16 bits"
     )

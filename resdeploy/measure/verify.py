@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.errors import GraphError, VerificationError
-from resdeploy.records import Check
+from resdeploy.records import BatchProfile, Check
 
 Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -38,7 +38,13 @@ SIMPLIFY = Tolerance(
 )
 
 # The two batch sizes every graph is tried at: one, and an odd one that no exporter freezes.
-BATCHES = (1, 5)
+_BATCHES = (1, 5)
+
+
+def batches_of(profile: BatchProfile | None) -> tuple[int, ...]:
+    """The batch sizes to try: the two, and those of the profile that was asked for."""
+    asked = () if profile is None else (profile.min, profile.opt, profile.max)
+    return tuple(sorted({*_BATCHES, *asked}))
 
 
 def noise(shape: Sequence[int], seed: int = 0) -> NDArray[np.float32]:
@@ -51,13 +57,14 @@ def agreement_checks(
     candidate: Answer,
     image_shape: tuple[int, int, int],
     tolerance: Tolerance,
+    batches: Sequence[int] = _BATCHES,
 ) -> tuple[Check, ...]:
-    """Max |candidate − reference| at two batch sizes, and no NaN or infinity.
+    """Max |candidate − reference| at every batch size, and no NaN or infinity.
 
     image_shape: (C, H, W). A candidate that refuses a batch size fails that check.
     """
     checks = []
-    for batch in BATCHES:
+    for batch in batches:
         images = noise((batch, *image_shape), seed=batch)
         expected = reference(images)
         limit = tolerance.limit * max(1.0, float(np.abs(expected).max()))

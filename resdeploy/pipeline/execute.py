@@ -179,8 +179,13 @@ class Execution:
 
     def _export(self, folder: Path) -> None:
         path = folder / _MODEL
-        preprocess = self.plan.facts.preprocess
-        manifest = make.export_file(self.loaded, preprocess, path, name=self.recipe.name)
+        manifest = make.export_file(
+            self.loaded,
+            self.plan.facts.preprocess,
+            path,
+            name=self.recipe.name,
+            batch=self.recipe.input.batch,
+        )
         write_text(sidecar_path(path), manifest.to_json())
 
     def _simplify(self, step: Simplify, folder: Path) -> None:

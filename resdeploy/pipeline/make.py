@@ -26,6 +26,7 @@ from resdeploy.models.reference import LoadedModel
 from resdeploy.quantization import OBSERVERS
 from resdeploy.quantization.calibrate import calibrate
 from resdeploy.records import (
+    BatchProfile,
     CalibrationFacts,
     CalibrationTable,
     Check,
@@ -67,8 +68,15 @@ def first_images(source: Source, preprocess: Preprocess) -> NDArray[np.float32]:
     raise DataError("there is no calibration image", hint="--data needs at least one")
 
 
-def export_file(loaded: LoadedModel, preprocess: Preprocess, path: Path, *, name: str) -> Manifest:
-    """Export to ONNX and hold it against eager PyTorch at two batch sizes.
+def export_file(
+    loaded: LoadedModel,
+    preprocess: Preprocess,
+    path: Path,
+    *,
+    name: str,
+    batch: BatchProfile | None = None,
+) -> Manifest:
+    """Export to ONNX and hold it against eager PyTorch at two batch sizes and those of `batch`.
 
     Raises:
         VerificationError: the exporter failed, or its graph answers differently.
@@ -79,7 +87,8 @@ def export_file(loaded: LoadedModel, preprocess: Preprocess, path: Path, *, name
         EagerRunner(loaded.module, threads=_THREADS) as eager,
         OrtRunner(path, threads=_THREADS) as ort,
     ):
-        checks = verify.agreement_checks(eager.run, ort.run, shape, verify.EXPORT)
+        batches = verify.batches_of(batch)
+        checks = verify.agreement_checks(eager.run, ort.run, shape, verify.EXPORT, batches)
     checks += _graph_checks(path)
     verify.require(
         checks,
@@ -92,7 +101,8 @@ def export_file(loaded: LoadedModel, preprocess: Preprocess, path: Path, *, name
         source_sha256=loaded.facts.weights_sha256,
         notes=("torch.onnx.export, tracing exporter",),
     )
-    return _manifest(path, name, loaded.facts, preprocess, checks, (step,))
+    manifest = _manifest(path, name, loaded.facts, preprocess, checks, (step,))
+    return manifest.model_copy(update={"batch": batch})
 
 
 def _graph_checks(path: Path) -> Checks:

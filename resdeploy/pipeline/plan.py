@@ -151,7 +151,7 @@ class _Planner:
             Export(
                 key=self.key(
                     "export",
-                    {"build": build, "preprocess": self.facts.preprocess.model_dump(mode="json")},
+                    self._exported(build),
                     "torch",
                     "onnx",
                     "onnxruntime",
@@ -176,6 +176,15 @@ class _Planner:
             "weights": self.facts.weights_sha256,
             "path": recipe.weights,  # it stands in the sidecar
             "seed": recipe.seed,
+        }
+
+    def _exported(self, build: str) -> dict[str, Any]:
+        batch = self.recipe.input.batch
+        return {
+            "build": build,
+            "name": self.recipe.name,
+            "preprocess": self.facts.preprocess.model_dump(mode="json"),
+            "batch": batch and batch.model_dump(),
         }
 
     def target(self, table: TargetTable, export: str) -> TargetPlan:

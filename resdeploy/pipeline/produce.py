@@ -197,6 +197,9 @@ def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
     """An ONNX file and its sidecar; without one, what the graph and the user say."""
     artifact = open_artifact(path)
     facts = summary.summary_of(read_model(path))
+    if len(facts.inputs) != 1 or len(facts.inputs[0].shape) != 4:
+        shapes = [list(tensor.shape) for tensor in facts.inputs]
+        raise GraphError(f"{path} takes {shapes}; one input [N, C, H, W] is needed")
     if facts.precision == "int8":
         raise GraphError(f"{path} is quantized already", hint="start from its FP32 source")
     if isinstance(facts.inputs[0].shape[0], int):

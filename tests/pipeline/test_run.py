@@ -275,3 +275,15 @@ def test_nan_in_an_artifact_fails_whatever_the_rules_say(tmp_path: Path, cli: Cl
     (record,) = json.loads(said.out)["drift"]
     assert record["nonfinite"] == 100
     assert record["top1_agreement"] is None
+
+
+def test_artifacts_are_verified_at_the_batch_sizes_that_were_asked_for(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    profile = "\ninput = { batch = { min = 1, opt = 3, max = 7 } }\ntargets"
+    recipe.write_text(recipe.read_text().replace("\ntargets", profile, 1))
+    run(recipe, out=tmp_path / "out")
+    manifest = open_artifact(tmp_path / "out" / "onnx-fp32.onnx").manifest
+    assert manifest is not None
+    assert manifest.batch is not None
+    names = {check.name for check in manifest.verification}
+    assert {f"agreement-batch-{batch}" for batch in (1, 3, 5, 7)} <= names
