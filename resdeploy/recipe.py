@@ -178,7 +178,7 @@ class DataTables(Record):
 
 def _not_empty(targets: tuple[TargetTable, ...]) -> tuple[TargetTable, ...]:
     if not targets:
-        raise ValueError("needs at least one")
+        raise ValueError("at least 1 target is needed")
     return targets
 
 
