@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import onnx
-import onnxsim
+
+# onnxsim imports torch wherever it is installed, but simplifying never uses it: without it
+# the child starts 2.5 s sooner and takes 200 MB less.
+sys.modules["torch"] = None  # type: ignore[assignment]
+import onnxsim  # noqa: E402
 
 
 def main(source: str, result: str) -> None:

@@ -9,32 +9,12 @@ models disagree.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.contracts import Batch, Runner
-from resdeploy.records import Flip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """The numbers of a `records.DriftRecord`, before names and provenance are added."""
-
-    samples: int
-    nonfinite: int
-    max_abs: float | None
-    mean_abs: float | None
-    sqnr_db: float | None
-    cosine_min: float | None
-    top1_agreement: float | None
-    flips: int | None
-    flipped: tuple[Flip, ...]
-    top1_reference: float | None
-    top1_candidate: float | None
-    top5_reference: float | None
-    top5_candidate: float | None
+from resdeploy.records import DriftFigures, Flip
 
 
 class DriftMeter:
@@ -103,13 +83,13 @@ class DriftMeter:
         self.hits["ref5"] += _top5_hits(ref, labels)
         self.hits["cand5"] += _top5_hits(cand, labels)
 
-    def result(self) -> Drift:
+    def result(self) -> DriftFigures:
         """What the batches so far amount to; null where there is nothing to say."""
         compared = self.samples > 0 and self.nonfinite == 0
         labelled = self.labelled == self.samples > 0
         flips = len(self.flipped)
         identical = self.noise == 0
-        return Drift(
+        return DriftFigures(
             samples=self.samples,
             nonfinite=self.nonfinite,
             max_abs=self.max_abs if compared else None,
@@ -139,7 +119,7 @@ def _top5_hits(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> int:
 
 def measure_drift(
     reference: Runner, candidates: Mapping[str, Runner], batches: Iterable[Batch]
-) -> dict[str, Drift]:
+) -> dict[str, DriftFigures]:
     """The drift of every candidate from one reference; each image is decoded and run once."""
     meters = {name: DriftMeter() for name in candidates}
     for batch in batches:

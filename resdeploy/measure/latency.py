@@ -10,31 +10,18 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.contracts import Progress, Runner, silent
+from resdeploy.records import TimingFigures
 
 # Robust relative spread (1.4826 · MAD / median) above which a timing is called noisy:
 # quiet machines stay under 3 %, shared ones have been seen at 10 to 40 %.
 NOISY_SPREAD = 0.10
 # How much slower than the median the slowest tenth may be before we call the machine busy.
 NOISY_P90 = 1.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """Raw durations of one runner, and what they come to."""
-
-    warmup: int
-    samples_ns: tuple[int, ...]
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    spread: float
-    note: str
 
 
 def measure_latency(
@@ -45,7 +32,7 @@ def measure_latency(
     warmup: int,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
     progress: Progress = silent,
-) -> dict[str, Timing]:
+) -> dict[str, TimingFigures]:
     """Time every runner on the same images float32 [N, C, H, W], round by round.
 
     The garbage collector runs between rounds, never inside a sample.
@@ -72,12 +59,12 @@ def measure_latency(
     return {name: timing_of(values, warmup) for name, values in samples.items()}
 
 
-def timing_of(samples_ns: Sequence[int], warmup: int) -> Timing:
+def timing_of(samples_ns: Sequence[int], warmup: int) -> TimingFigures:
     """Percentiles and spread of raw durations in nanoseconds."""
     values = np.asarray(samples_ns, np.float64)
     p50, p90, p99 = np.percentile(values, [50, 90, 99])
     spread = float(1.4826 * np.median(np.abs(values - p50)) / p50)
-    return Timing(
+    return TimingFigures(
         warmup=warmup,
         samples_ns=tuple(samples_ns),
         p50_ms=float(p50 / 1e6),

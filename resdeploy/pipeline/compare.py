@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact
 from resdeploy.contracts import Progress, Runner, Source
-from resdeploy.measure.drift import Drift, measure_drift
-from resdeploy.measure.latency import Timing, measure_latency
+from resdeploy.measure.drift import measure_drift
+from resdeploy.measure.latency import measure_latency
 from resdeploy.measure.verify import noise
 from resdeploy.models.reference import LoadedModel
-from resdeploy.records import DataFacts, DriftRecord, LatencyRecord, Preprocess
+from resdeploy.records import (
+    DataFacts,
+    DriftFigures,
+    DriftRecord,
+    LatencyRecord,
+    Preprocess,
+    TimingFigures,
+)
 from resdeploy.runtimes import RUNTIMES, EagerRunner
 from resdeploy.table import load_target
 
@@ -72,7 +79,7 @@ def drift_records(
 
 
 def _drift_record(
-    candidate: Candidate, drift: Drift, data: DataFacts, *, trained: bool
+    candidate: Candidate, drift: DriftFigures, data: DataFacts, *, trained: bool
 ) -> DriftRecord:
     return DriftRecord(
         name=candidate.name,
@@ -80,7 +87,7 @@ def _drift_record(
         sha256=candidate.artifact.sha256,
         data=data,
         trained=trained,
-        **asdict(drift),
+        **dict(drift),
     )
 
 
@@ -125,7 +132,7 @@ def latency_records(
 
 
 def _latency_records(
-    timings: Mapping[str, Timing], candidates: Sequence[Candidate], batch: int, threads: int
+    timings: Mapping[str, TimingFigures], candidates: Sequence[Candidate], batch: int, threads: int
 ) -> list[LatencyRecord]:
     where = {REFERENCE: ("", REFERENCE)}
     where |= {candidate.name: (candidate.shown, candidate.runtime) for candidate in candidates}
@@ -139,7 +146,7 @@ def _latency_records(
             threads=threads,
             images_per_s=batch / timing.p50_ms * 1e3,
             speedup=baseline_ms / timing.p50_ms,
-            **asdict(timing),
+            **dict(timing),
         )
         for name, timing in timings.items()
     ]

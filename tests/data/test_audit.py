@@ -5,12 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from resdeploy.contracts import Source
 from resdeploy.data import EMBEDDED, embedded_source, refuse_overlap, source_from_reference
 from resdeploy.errors import DataError
 
 
+def hashes(*sources: Source) -> list[str]:
+    return [content for source in sources for content in source.hashes().values()]
+
+
 def test_disjoint_sources_pass() -> None:
-    refuse_overlap(source_from_reference("synthetic:8:0"), source_from_reference("synthetic:8:1"))
+    first, second = (source_from_reference(f"synthetic:8:{seed}") for seed in (0, 1))
+    refuse_overlap(first, second)
+    assert len(set(hashes(first, second))) == 16
 
 
 def test_shared_images_are_counted_and_the_first_pairs_named(
@@ -39,6 +46,7 @@ def test_noise_of_one_seed_overlaps_with_itself() -> None:
 def test_the_embedded_data_is_disjoint() -> None:
     calibration, evaluation = (embedded_source(name) for name in EMBEDDED.names)
     refuse_overlap(calibration, evaluation)
+    assert len(set(hashes(calibration, evaluation))) == 600
 
 
 def test_cifar10_is_disjoint(shared_data: Path) -> None:
@@ -47,3 +55,4 @@ def test_cifar10_is_disjoint(shared_data: Path) -> None:
         for part in ("calibration", "evaluation")
     )
     refuse_overlap(calibration, evaluation)
+    assert len(set(hashes(evaluation))) == 2000

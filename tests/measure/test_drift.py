@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resdeploy.contracts import Batch
-from resdeploy.measure.drift import Drift, DriftMeter, measure_drift
+from resdeploy.measure.drift import DriftMeter, measure_drift
+from resdeploy.records import DriftFigures
 
 
 def batch(first: int, count: int, labels: np.ndarray | None = None) -> Batch:
@@ -20,7 +21,7 @@ def batch(first: int, count: int, labels: np.ndarray | None = None) -> Batch:
 
 def drift_of(
     ref: np.ndarray, cand: np.ndarray, labels: np.ndarray | None = None, cuts: tuple[int, ...] = ()
-) -> Drift:
+) -> DriftFigures:
     """The meter's result for logits fed in parts that end at `cuts`."""
     meter = DriftMeter()
     edges = [0, *cuts, len(ref)]

@@ -1,0 +1,89 @@
+"""What a model takes and where it and its images come from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from resdeploy.records.base import Record
+from resdeploy.words import ChannelOrder, Interpolation
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Preprocess(Record):
+    """How an image file becomes a model's input; it travels in every sidecar.
+
+    In order: convert to `channels`; resize the shorter edge to `resize` pixels; cut `crop`
+    by `crop` pixels from the centre; scale to [0, 1]; subtract `mean`, divide by `std`
+    (both in the order of `channels`). After that an image is `size` by `size`, or it is
+    refused.
+    """
+
+    size: Positive
+    resize: Positive | None = None
+    crop: Positive | None = None
+    interpolation: Interpolation = Interpolation.BILINEAR
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    channels: ChannelOrder = ChannelOrder.RGB
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not len(self.mean) == len(self.std) == len(self.channels):
+            raise ValueError(
+                f"mean has {len(self.mean)} and std {len(self.std)} values; channels "
+                f"{self.channels} needs {len(self.channels)}"
+            )
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std {self.std} must be positive")
+        if self.crop is not None and self.crop != self.size:
+            raise ValueError(f"crop {self.crop} must equal the input size {self.size}")
+        return self
+
+
+class BatchProfile(Record):
+    """The batch sizes an artifact is meant for: the least, the usual and the greatest."""
+
+    min: Positive = 1
+    opt: Positive = 1
+    max: Positive = 32
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.min <= self.opt <= self.max:
+            raise ValueError(f"min {self.min}, opt {self.opt}, max {self.max} must be in order")
+        return self
+
+
+class TensorFacts(Record):
+    """A graph input or output; a named dimension is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class ModelFacts(Record):
+    """The PyTorch model an artifact was made from."""
+
+    reference: str
+    weights: str
+    weights_sha256: str | None
+    trained: bool
+    num_classes: int
+    in_channels: int
+    params: int
+
+
+class DataFacts(Record):
+    """A data source: `digest` is the sha256 over the sorted content hashes of its images."""
+
+    reference: str
+    samples: int
+    labelled: bool
+    synthetic: bool
+    digest: str
+    classes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()

@@ -1,0 +1,90 @@
+"""What was measured, and on which machine."""
+
+from __future__ import annotations
+
+from resdeploy.records.base import Record
+from resdeploy.records.inputs import DataFacts
+
+
+class Flip(Record):
+    """An image on which candidate and reference answer differently (class indices)."""
+
+    id: str
+    reference: int
+    candidate: int
+    label: int | None = None
+
+
+class Measured(Record):
+    """What was measured: the name it is reported by, and its path (empty for a module)."""
+
+    name: str
+    path: str
+
+
+class DriftFigures(Record):
+    """How far a candidate's logits are from the reference's on the same images.
+
+    Fractions are of `samples`. `sqnr_db` is 10·log10(Σ reference² / Σ (candidate −
+    reference)²), null where the two are identical; `nonfinite` counts the outputs
+    that are NaN or infinite in either, and where it is not 0 the comparisons are null.
+    """
+
+    samples: int
+    nonfinite: int
+    max_abs: float | None
+    mean_abs: float | None
+    sqnr_db: float | None
+    cosine_min: float | None
+    top1_agreement: float | None
+    flips: int | None
+    flipped: tuple[Flip, ...]
+    top1_reference: float | None
+    top1_candidate: float | None
+    top5_reference: float | None
+    top5_candidate: float | None
+
+
+class DriftRecord(DriftFigures, Measured):
+    """The drift of an artifact, the images it was found on, and whether the model is trained."""
+
+    sha256: str
+    data: DataFacts
+    trained: bool
+
+
+class TimingFigures(Record):
+    """Raw durations of one runner, after `warmup` untimed runs, and what they come to.
+
+    spread: 1.4826 · MAD / median of the samples. note: why they may not be trusted.
+    """
+
+    warmup: int
+    samples_ns: tuple[int, ...]
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    spread: float
+    note: str = ""
+
+
+class LatencyRecord(TimingFigures, Measured):
+    """Timings of one runner at one batch size; `speedup` is against the reference's p50."""
+
+    runtime: str
+    batch: int
+    threads: int
+    images_per_s: float
+    speedup: float
+
+
+class MachineFacts(Record):
+    """Where something ran. Timings compare only where all of these fields are equal."""
+
+    cpu: str
+    cores: int
+    flags: tuple[str, ...]
+    memory_gib: int
+    os: str
+    python: str
+    versions: dict[str, str]

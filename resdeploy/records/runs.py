@@ -1,0 +1,63 @@
+"""Everything a run found out: `results.json`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from resdeploy.records.base import Document, Record
+from resdeploy.records.inputs import DataFacts, ModelFacts, Preprocess
+from resdeploy.records.measurements import DriftRecord, LatencyRecord, MachineFacts
+from resdeploy.records.verdicts import Judgement, Rule
+
+
+class TargetStatus(StrEnum):
+    """What became of a target of a recipe."""
+
+    DONE = "done"
+    SKIPPED = "skipped"  # not required, and its runtime is not to be had here
+    NOT_TIMED = "not-timed"  # its answers broke a rule, so nobody timed it
+
+
+class TargetResult(Record):
+    """One target of a recipe: its artifact, and the artifacts it was made through."""
+
+    name: str
+    status: TargetStatus
+    reason: str = ""
+    format: str
+    precision: str
+    runtime: str
+    path: str | None
+    sha256: str | None
+    size_bytes: int | None
+    chain: tuple[str, ...] = ()
+
+
+class StepResult(Record):
+    """One step of a plan, and whether its result was there already."""
+
+    kind: str
+    label: str
+    key: str
+    reused: bool
+    seconds: float
+
+
+class RunResult(Document):
+    """Everything a run found out: `results.json`."""
+
+    kind: Literal["run"] = "run"
+    name: str
+    recipe: dict[str, Any]
+    machine: MachineFacts
+    model: ModelFacts
+    preprocess: Preprocess
+    calibration: DataFacts | None
+    evaluation: DataFacts
+    steps: tuple[StepResult, ...]
+    targets: tuple[TargetResult, ...]
+    drift: tuple[DriftRecord, ...]
+    bench: tuple[LatencyRecord, ...]
+    rules: tuple[Rule, ...]
+    judgement: Judgement
