@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.progress import Progress
+
+    from resdeploy.cli.bars import Bars
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ class Output:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
-        self._live: Progress | None = None
+        self._bars: Bars | None = None
         self._start = time.monotonic()
 
     def document(self, kind: str, fields: dict[str, Any]) -> None:
@@ -59,57 +60,38 @@ class Output:
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
         """Show a bar on stderr while the items pass by, where stderr is a terminal."""
         self.detail(label)
-        live = self._progress()
-        if live is None:
-            yield from items
-            return
-        task = live.add_task(label, total=total)
-        try:
-            for item in items:
-                yield item
-                live.advance(task)
-        finally:
-            live.remove_task(task)
+        bars = self._shown()
+        return items if bars is None else bars.counting(items, label, total)
 
     @contextlib.contextmanager
     def working(self, label: str) -> Iterator[None]:
         """Show that something without a count is under way."""
         self.detail(label)
-        live = self._progress()
-        task = live.add_task(label, total=None) if live is not None else None
+        bars = self._shown()
         try:
-            yield
+            with contextlib.nullcontext() if bars is None else bars.waiting(label):
+                yield
         finally:
-            if live is not None and task is not None:
-                live.remove_task(task)
             self.close()
 
     def close(self) -> None:
         """Take the bars off the screen."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
-    def _progress(self) -> Progress | None:
+    def _shown(self) -> Bars | None:
         if self.quiet or not sys.stderr.isatty():
             return None
-        if self._live is None:
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        if self._bars is None:
+            from resdeploy.cli.bars import Bars
 
-            self._live = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed:g}/{task.total:g}"),
-                TimeElapsedColumn(),
-                console=self._console(stderr=True),
-                transient=True,
-            )
-            self._live.start()
-        return self._live
+            self._bars = Bars(self._console(stderr=True))
+        return self._bars
 
     def _console(self, *, stderr: bool) -> Console:
-        if stderr and self._live is not None:
-            return self._live.console
+        if stderr and self._bars is not None:
+            return self._bars.console
         from rich.console import Console
 
         return Console(stderr=stderr, soft_wrap=False)

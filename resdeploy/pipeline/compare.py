@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact
-from resdeploy.contracts import Progress, Runner, Source
+from resdeploy.contracts import Notify, Progress, Runner, Source
+from resdeploy.errors import listed
 from resdeploy.measure.drift import measure_drift
 from resdeploy.measure.latency import measure_latency
 from resdeploy.measure.verify import noise
@@ -30,6 +31,15 @@ REFERENCE = "eager"
 
 # Images per step of a comparison: enough to keep the cores busy, few enough for memory.
 COMPARE_BATCH = 16
+
+
+def tell_skipped(facts: DataFacts, notify: Notify) -> None:
+    """Say how many broken images were left out, and which."""
+    if facts.skipped:
+        notify(
+            f"{len(facts.skipped)} broken images of {facts.reference} were skipped: "
+            f"{listed(facts.skipped)}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

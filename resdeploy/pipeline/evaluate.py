@@ -49,7 +49,7 @@ def check(
     opened = [open_artifact(path) for path in candidates]
     loaded = _reference(opened, reference, weights, notify)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
-    return compare.drift_records(
+    records = compare.drift_records(
         loaded,
         candidates_of(opened),
         source,
@@ -57,6 +57,8 @@ def check(
         threads=machine_facts().cores,
         progress=progress,
     )
+    compare.tell_skipped(records[0].data, notify)
+    return records
 
 
 def bench(

@@ -91,6 +91,9 @@ class Execution:
         self.notify = notify
         self.progress = progress
         self.threads = plan.recipe.bench.threads or plan.facts.machine.cores
+        # As planned; once the images are read, it is known which of them are broken.
+        self.calibrated_on = plan.facts.calibration
+        self.evaluated_on = plan.facts.evaluation
         self.drift: tuple[DriftRecord, ...] = ()
         self.bench: tuple[LatencyRecord, ...] = ()
         self.targets: dict[str, TargetResult] = {}
@@ -108,8 +111,8 @@ class Execution:
             machine=self.plan.facts.machine,
             model=self.loaded.facts,
             preprocess=self.plan.facts.preprocess,
-            calibration=self.plan.facts.calibration,
-            evaluation=self.plan.facts.evaluation,
+            calibration=self.calibrated_on,
+            evaluation=self.evaluated_on,
             steps=steps,
             targets=tuple(self.targets.values()),
             drift=self.drift,
@@ -121,7 +124,7 @@ class Execution:
                 self.drift,
                 self.bench,
                 self.plan.facts.machine,
-                self.plan.facts.evaluation,
+                self.evaluated_on,
                 self.baseline,
                 name=self.recipe.name,
                 batches=self.recipe.bench.batches,
@@ -150,6 +153,8 @@ class Execution:
                 self._once(step.key, lambda folder: self._simplify(step, folder))
             case Calibrate():
                 self._once(step.key, lambda folder: self._calibrate(step, folder))
+                self.calibrated_on = self._table(step.key).data
+                compare.tell_skipped(self.calibrated_on, self.notify)
             case Quantize():
                 self._once(step.key, lambda folder: self._quantize(step, folder))
             case Drift():
@@ -158,6 +163,8 @@ class Execution:
                 self._once(step.key, lambda folder: self._drift(step, folder))
                 stored = read_document(self.store.path(step.key) / _DRIFT, DriftRecords)
                 self.drift = stored.records
+                self.evaluated_on = stored.records[0].data
+                compare.tell_skipped(self.evaluated_on, self.notify)
             case Bench():
                 self._bench(step)
             case _:
@@ -215,7 +222,7 @@ class Execution:
         quantized = make.quantize_file(
             source,
             manifest,
-            read_document(self.store.path(step.table) / _TABLE, CalibrationTable),
+            self._table(step.table),
             path,
             target=step.quantizer,
             bits=step.bits,
@@ -267,7 +274,7 @@ class Execution:
             self.drift,
             (),
             self.plan.facts.machine,
-            self.plan.facts.evaluation,
+            self.evaluated_on,
             self.baseline,
             name=self.recipe.name,
         )
@@ -282,6 +289,9 @@ class Execution:
         artifact = open_artifact(self.store.path(key) / _MODEL)
         assert artifact.manifest is not None  # a step writes both or is not in the store
         return artifact, artifact.manifest
+
+    def _table(self, key: str) -> CalibrationTable:
+        return read_document(self.store.path(key) / _TABLE, CalibrationTable)
 
     def _candidate(self, stage: Stage) -> compare.Candidate:
         artifact, _ = self._made(stage.key)

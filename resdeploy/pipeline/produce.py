@@ -18,7 +18,7 @@ from resdeploy.graph import EMITTERS, summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import LoadedModel, resolve
-from resdeploy.pipeline import make
+from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.plan import chosen_bits
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.quantization import OBSERVERS
@@ -148,6 +148,7 @@ def quantize(
             threads=machine.cores,
             progress=progress,
         )
+        compare.tell_skipped(table.data, notify)
         made = folder / "int8.onnx"
         manifest = make.quantize_file(
             floats,

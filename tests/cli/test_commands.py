@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -277,3 +279,45 @@ def test_colour_is_off_where_it_is_not_wanted(exported: Path) -> None:
         env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "\x1b" not in child.stdout + child.stderr
+
+
+def on_a_terminal(arguments: list[str], folder: Path) -> tuple[int, str]:
+    """Run the program with a terminal on stdout and stderr, as a person does."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "resdeploy", *arguments]
+    child = subprocess.Popen(command, cwd=folder, stdout=follower, stderr=follower)
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal reads on Linux
+        while piece := os.read(leader, 65536):
+            shown += piece
+    os.close(leader)
+    return child.wait(), shown.decode()
+
+
+def test_progress_is_shown_on_a_terminal_and_not_when_quiet(tmp_path: Path, exported: Path) -> None:
+    arguments = ["check", str(exported), "--data", "embedded:digits-evaluation"]
+    code, shown = on_a_terminal(arguments, tmp_path)
+    assert code == ExitCode.DONE, shown
+    assert "comparing" in shown
+    assert "/25" in shown
+    code, shown = on_a_terminal([*arguments, "--quiet"], tmp_path)
+    assert code == ExitCode.DONE, shown
+    assert "comparing" not in shown
+
+
+def test_work_without_a_count_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    code, shown = on_a_terminal(["export", "resnet20", "-o", "m.onnx"], tmp_path)
+    assert code == ExitCode.DONE, shown
+    assert "exporting and verifying resnet20" in shown
+
+
+def test_the_shell_completes_model_names() -> None:
+    words = {"COMP_WORDS": "resdeploy export resnext", "COMP_CWORD": "2"}
+    code = "from resdeploy.cli.app import app; app(prog_name='resdeploy')"
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **words, "_RESDEPLOY_COMPLETE": "complete_bash"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "resnext50_32x4d" in child.stdout.split()

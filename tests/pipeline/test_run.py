@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from resdeploy import run
 from resdeploy.artifact import open_artifact, read_document
 from resdeploy.errors import ArtifactError, DataError, ExitCode, MissingExtraError, RecipeError
 from resdeploy.pipeline.run import prepare
 from resdeploy.records import RunResult, TargetStatus, Verdict
-from tests.conftest import Cli
+from tests.conftest import ROOT, Cli
 from tests.pipeline.conftest import AGREES, write_recipe
 
 ARTIFACTS = ("onnx-fp32.onnx", "ort-int8.onnx")
@@ -287,3 +288,34 @@ def test_artifacts_are_verified_at_the_batch_sizes_that_were_asked_for(tmp_path:
     assert manifest.batch is not None
     names = {check.name for check in manifest.verification}
     assert {f"agreement-batch-{batch}" for batch in (1, 3, 5, 7)} <= names
+
+
+@pytest.fixture
+def folder_with_a_broken_image(tmp_path: Path) -> Path:
+    """Forty of the embedded evaluation images as files, and one that is no image."""
+    with np.load(ROOT / "resdeploy/assets/digits/evaluation.npz") as archive:
+        pixels, labels = archive["images"][:40], archive["labels"][:40]
+    folder = tmp_path / "images"
+    for position, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+        path = folder / str(label) / f"{position}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (folder / "0" / "broken.png").write_bytes(b"not an image")
+    return folder
+
+
+def test_a_broken_image_stops_a_run_or_is_counted_and_listed(
+    tmp_path: Path, folder_with_a_broken_image: Path, cli: Cli
+) -> None:
+    recipe = write_recipe(tmp_path, evaluation='folder = "images"')
+    said = cli("run", recipe, "--out", tmp_path / "out")
+    assert said.code == ExitCode.ERROR
+    assert "broken.png" in said.err
+    recipe = write_recipe(tmp_path, evaluation='folder = "images", on_broken = "skip"')
+    for _ in ("read", "reused"):
+        said = cli("run", recipe, "--out", tmp_path / "out")
+        assert said.code == ExitCode.DONE
+        assert "1 broken images" in said.err
+        result = results_of(tmp_path / "out")
+        assert result.evaluation.skipped == ("0/broken.png",)
+        assert result.evaluation.samples == result.drift[0].samples == 40
