@@ -36,10 +36,9 @@ COMPARE_BATCH = 16
 def tell_skipped(facts: DataFacts, notify: Notify) -> None:
     """Say how many broken images were left out, and which."""
     if facts.skipped:
-        notify(
-            f"{len(facts.skipped)} broken images of {facts.reference} were skipped: "
-            f"{listed(facts.skipped)}"
-        )
+        count = len(facts.skipped)
+        images = f"{count} broken image{'s' * (count > 1)}"
+        notify(f"skipped {images} of {facts.reference}: {listed(facts.skipped)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ def check(
     opened = [open_artifact(path) for path in candidates]
     loaded = _reference(opened, reference, weights, notify)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
+    make.require_image_channels(loaded.facts, preprocess)
     records = compare.drift_records(
         loaded,
         candidates_of(opened),
@@ -87,7 +88,7 @@ def bench(
     return compare.latency_records(
         loaded,
         candidates_of(opened),
-        make.image_shape(preprocess),
+        make.image_shape(loaded.facts.in_channels, preprocess),
         compare.BenchSettings(
             batches=tuple(batches),
             rounds=rounds,
@@ -164,7 +165,8 @@ def _common_model(opened: Sequence[Artifact]) -> ModelFacts:
 
 def _common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:
     """The sidecars' preprocessing, where they agree; the model's own where there is none."""
-    found = [artifact.manifest.preprocess for artifact in opened if artifact.manifest]
+    manifests = [artifact.manifest for artifact in opened if artifact.manifest]
+    found = [manifest.preprocess for manifest in manifests if manifest.preprocess]
     for other in found[1:]:
         if other != found[0]:
             raise ArtifactError(

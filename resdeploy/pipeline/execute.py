@@ -202,11 +202,11 @@ class Execution:
         write_text(sidecar_path(path), simplified.to_json())
 
     def _calibrate(self, step: Calibrate, folder: Path) -> None:
-        source, manifest = self._made(step.graph)
+        source, _ = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
         table = make.table_for(
             source,
-            manifest.preprocess,
+            self.plan.facts.preprocess,
             self.calibration,
             target=step.quantizer,
             method=step.method,
@@ -226,7 +226,7 @@ class Execution:
             path,
             target=step.quantizer,
             bits=step.bits,
-            images=make.first_images(self.calibration, manifest.preprocess),
+            images=make.first_images(self.calibration, self.plan.facts.preprocess),
             notify=self.notify,
         )
         write_text(sidecar_path(path), quantized.to_json())
@@ -256,7 +256,7 @@ class Execution:
         self.bench = compare.latency_records(
             self.loaded,
             [self._candidate(stage) for stage in sound],
-            make.image_shape(self.plan.facts.preprocess),
+            make.image_shape(self.loaded.facts.in_channels, self.plan.facts.preprocess),
             compare.BenchSettings(
                 batches=table.batches,
                 rounds=table.rounds,

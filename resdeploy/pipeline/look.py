@@ -53,17 +53,18 @@ def predict(
         DataError: an image cannot be read, or the labels are too few.
     """
     opened = open_artifact(artifact)
-    if opened.manifest is None:
+    preprocess = None if opened.manifest is None else opened.manifest.preprocess
+    if preprocess is None:
         raise ArtifactError(
-            f"{artifact} has no sidecar, so its preprocessing is unknown",
-            hint="export it with resdeploy, which writes one",
+            f"no sidecar says how images are preprocessed for {artifact}",
+            hint="export it with resdeploy, which writes one, with what it knows",
         )
     names = _labels(labels)
     candidate = candidates_of([opened])[0]
     predictions = []
     with compare.runner_for(candidate, machine_facts().cores) as runner:
         for path in images:
-            pixels = preprocessed(decode(path), opened.manifest.preprocess, name=str(path))
+            pixels = preprocessed(decode(path), preprocess, name=str(path))
             logits = runner.run(pixels[np.newaxis])[0].astype(np.float64)
             predictions.append(_prediction(path, logits, names, top))
     return tuple(predictions)
@@ -141,7 +142,8 @@ class Shown(Record):
 def show(model: str, *, size: int | None = None) -> Shown:
     """Kind, output shape, parameters and MACs of every layer, for one image."""
     row = VARIANTS[model]
-    shape = make.image_shape(chosen_preprocess(row.preprocess, InputChoice(size=size)))
+    preprocess = chosen_preprocess(row.preprocess, InputChoice(size=size))
+    shape = make.image_shape(row.config.in_channels, preprocess)
     layers = layers_of(skeleton(row.config), shape)
     return Shown(
         name=model,

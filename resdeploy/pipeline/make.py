@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact, digest_of, scratch_folder, sha256_of_file
 from resdeploy.contracts import Notify, Progress, Source
-from resdeploy.errors import ChildFailedError, DataError, GraphError, VerificationError
+from resdeploy.errors import ChildFailedError, DataError, GraphError, UsageError, VerificationError
 from resdeploy.formats.onnx import BATCH, INPUT, OPSET, OUTPUT, onnx_from_module
 from resdeploy.graph import EMITTERS, observe, simplify, summary
 from resdeploy.graph.files import read_model, write_model
@@ -52,9 +52,42 @@ MIN_SQNR_DB = 12.0
 _JUDGED_IMAGES = 8  # enough to tell the two apart, few enough to be quick
 
 
-def image_shape(preprocess: Preprocess) -> tuple[int, int, int]:
+Shape = tuple[int, int, int]
+
+
+def image_shape(in_channels: int, preprocess: Preprocess) -> Shape:
     """(C, H, W) of the images a model takes."""
-    return len(preprocess.channels), preprocess.size, preprocess.size
+    return in_channels, preprocess.size, preprocess.size
+
+
+def graph_image_shape(manifest: Manifest) -> Shape:
+    """(C, H, W) of the images a graph takes; the preprocessing's size where its edges are open.
+
+    Raises:
+        UsageError: the edges are open, and nobody said how large images are.
+    """
+    size = None if manifest.preprocess is None else manifest.preprocess.size
+    channels, *edges = manifest.inputs[0].shape[1:]
+    height, width = (edge if isinstance(edge, int) else size for edge in edges)
+    if not isinstance(channels, int) or height is None or width is None:
+        raise UsageError(
+            f"{manifest.name} takes images {list(manifest.inputs[0].shape)} of open size",
+            hint="give --size, with --mean and --std",
+        )
+    return channels, height, width
+
+
+def require_image_channels(model: ModelFacts | None, preprocess: Preprocess) -> None:
+    """Refuse to feed images to a model whose channels no image has.
+
+    Raises:
+        UsageError: the model takes another number of channels than its preprocessing gives.
+    """
+    if model is not None and model.in_channels != len(preprocess.channels):
+        raise UsageError(
+            f"{model.reference} takes {model.in_channels} channels; images have 1 or 3",
+            hint="it can be exported, simplified and timed, but not calibrated or checked here",
+        )
 
 
 def first_images(source: Source, preprocess: Preprocess) -> NDArray[np.float32]:
@@ -81,7 +114,7 @@ def export_file(
     Raises:
         VerificationError: the exporter failed, or its graph answers differently.
     """
-    shape = image_shape(preprocess)
+    shape = image_shape(loaded.facts.in_channels, preprocess)
     onnx_from_module(loaded.module, path, image_shape=shape)
     with (
         EagerRunner(loaded.module, threads=_THREADS) as eager,
@@ -139,7 +172,7 @@ def simplify_file(
 
     A graph that answers differently, lost a name or its dynamic batch counts as a failure.
     """
-    shape = image_shape(manifest.preprocess)
+    shape = graph_image_shape(manifest)
     try:
         simplify.simplify_in_child(source.path, path, timeout_s=timeout_s, module=module)
         checks = _equality_checks(source.path, path, shape)
@@ -166,7 +199,7 @@ def simplify_file(
     )
 
 
-def _equality_checks(source: Path, result: Path, shape: tuple[int, int, int]) -> Checks:
+def _equality_checks(source: Path, result: Path, shape: Shape) -> Checks:
     before, after = summary.summary_of(read_model(source)), summary.summary_of(read_model(result))
     with (
         OrtRunner(source, threads=_THREADS) as reference,

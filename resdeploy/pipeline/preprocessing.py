@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import floor
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -37,17 +38,25 @@ def chosen_preprocess(own: Preprocess, choice: InputChoice) -> Preprocess:
         resize, crop = floor(size / choice.crop_pct), size
     elif choice.size is not None and own.resize is not None:
         resize, crop = floor(size * own.resize / own.size), size if own.crop else None
-    wanted = {
-        **own.model_dump(),
-        "size": size,
-        "resize": resize,
-        "crop": crop,
-        "interpolation": choice.interpolation or own.interpolation,
-        "mean": choice.mean or own.mean,
-        "std": choice.std or own.std,
-    }
+    return preprocess_from(
+        size=size,
+        resize=resize,
+        crop=crop,
+        interpolation=choice.interpolation or own.interpolation,
+        mean=choice.mean or own.mean,
+        std=choice.std or own.std,
+        channels=own.channels,
+    )
+
+
+def preprocess_from(**fields: Any) -> Preprocess:
+    """A Preprocess of these fields.
+
+    Raises:
+        UsageError: they contradict each other.
+    """
     try:
-        return Preprocess.model_validate(wanted)
+        return Preprocess(**fields)
     except ValidationError as error:
         reasons = "; ".join(problem["msg"] for problem in error.errors())
         raise UsageError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from resdeploy.artifact import Artifact, open_artifact, publish, scratch_folder, write_text
+from resdeploy.artifact import Artifact, open_artifact, publish, replacing, scratch_folder
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.data import source_from_reference
 from resdeploy.errors import GraphError, UsageError
@@ -20,7 +20,7 @@ from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import LoadedModel, resolve
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.plan import chosen_bits
-from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
+from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
 from resdeploy.quantization import OBSERVERS
 from resdeploy.records import Manifest, Preprocess
 from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
@@ -137,11 +137,12 @@ def quantize(
     path = output or Path(f"{Path(model).stem if _is_file(model) else model}-int8.onnx")
     with scratch_folder() as folder:
         floats, manifest = _float_artifact(model, weights, folder, choice, notify)
+        preprocess = _known_preprocess(model, manifest)
         if source.facts().synthetic:
             notify("calibrating on synthetic noise: the ranges are not those of real images")
         table = make.table_for(
             floats,
-            manifest.preprocess,
+            preprocess,
             source,
             target=target,
             method=method,
@@ -157,12 +158,14 @@ def quantize(
             made,
             target=target,
             bits=chosen_bits(weight_bits, machine),
-            images=make.first_images(source, manifest.preprocess),
+            images=make.first_images(source, preprocess),
             notify=notify,
         )
         table_path = path.with_name(f"{path.stem}.calibration.json")
-        write_text(table_path, table.to_json())
-        return Quantized(artifact=publish(made, path, manifest), table=table_path)
+        with replacing(table_path) as part:  # so that neither appears without the other
+            part.write_text(table.to_json(), encoding="utf-8")
+            artifact = publish(made, path, manifest)
+        return Quantized(artifact=artifact, table=table_path)
 
 
 def _is_file(model: str) -> bool:
@@ -208,31 +211,38 @@ def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
             f"the batch of {path} is fixed at {facts.inputs[0].shape[0]}",
             hint="export it with a dynamic batch",
         )
-    if artifact.manifest is None:
-        return artifact, _foreign_manifest(artifact, facts, choice)
-    preprocess = chosen_preprocess(artifact.manifest.preprocess, choice)
-    return artifact, artifact.manifest.model_copy(update={"preprocess": preprocess})
+    known = artifact.manifest or _foreign_manifest(artifact, facts)
+    own = known.preprocess or _said_preprocess(facts, choice)
+    preprocess = None if own is None else chosen_preprocess(own, choice)
+    return artifact, known.model_copy(update={"preprocess": preprocess})
 
 
-def _foreign_manifest(
-    artifact: Artifact, facts: summary.GraphSummary, choice: InputChoice
-) -> Manifest:
-    """What we can say of an ONNX file that has no sidecar."""
+def _said_preprocess(facts: summary.GraphSummary, choice: InputChoice) -> Preprocess | None:
+    """The preprocessing of a graph without a record of it: what the user says, or nothing."""
     if choice.mean is None or choice.std is None:
+        return None
+    channels, edge = facts.inputs[0].shape[1], facts.inputs[0].shape[2]
+    size = edge if isinstance(edge, int) else choice.size
+    if size is None:
         raise UsageError(
-            f"{artifact.path} has no sidecar, so its preprocessing is unknown",
+            f"the graph takes images {list(facts.inputs[0].shape)}", hint="give --size"
+        )
+    order = ChannelOrder.L if channels == 1 else ChannelOrder.RGB
+    return preprocess_from(size=size, mean=choice.mean, std=choice.std, channels=order)
+
+
+def _known_preprocess(path: str, manifest: Manifest) -> Preprocess:
+    if manifest.preprocess is None:
+        raise UsageError(
+            f"no sidecar says how images are preprocessed for {path}",
             hint="give --mean and --std (and --crop-pct, --interpolation if they matter)",
         )
-    channels, height = facts.inputs[0].shape[1], facts.inputs[0].shape[2]
-    if not isinstance(channels, int) or channels not in (1, 3):
-        raise GraphError(f"{artifact.path} takes {channels} channels; 1 or 3 are needed")
-    if not isinstance(height, int) and choice.size is None:
-        raise UsageError(f"{artifact.path} takes images of any size", hint="give --size")
-    order = ChannelOrder.RGB if channels == 3 else ChannelOrder.L
-    size = height if isinstance(height, int) else choice.size
-    own = Preprocess.model_validate(
-        {"size": size, "mean": choice.mean, "std": choice.std, "channels": order}
-    )
+    make.require_image_channels(manifest.model, manifest.preprocess)
+    return manifest.preprocess
+
+
+def _foreign_manifest(artifact: Artifact, facts: summary.GraphSummary) -> Manifest:
+    """What we can say of an ONNX file that has no sidecar."""
     return Manifest(
         name=artifact.path.stem,
         format="onnx",
@@ -243,7 +253,7 @@ def _foreign_manifest(
         inputs=facts.inputs,
         outputs=facts.outputs,
         model=None,
-        preprocess=chosen_preprocess(own, choice),
+        preprocess=None,
         verification=(),
         history=(),
     )

@@ -17,6 +17,7 @@ from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import resolve
 from resdeploy.models.variants import VARIANTS
 from resdeploy.pipeline.execute import STORE, Execution
+from resdeploy.pipeline.make import require_image_channels
 from resdeploy.pipeline.plan import Facts, Plan, plan_of
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
@@ -91,9 +92,11 @@ def prepare(path: Path) -> Prepared:
         refuse_overlap(calibration, evaluation)
     loaded = resolve(recipe.model.reference, recipe.weights, seed=recipe.seed)
     choice = InputChoice.model_validate(recipe.input.model_dump(exclude={"batch"}))
+    preprocess = chosen_preprocess(loaded.preprocess, choice)
+    require_image_channels(loaded.facts, preprocess)
     facts = Facts(
         weights_sha256=loaded.facts.weights_sha256,
-        preprocess=chosen_preprocess(loaded.preprocess, choice),
+        preprocess=preprocess,
         calibration=None if calibration is None else calibration.facts(),
         evaluation=evaluation.facts(),
         machine=machine_facts(),

@@ -54,7 +54,10 @@ class QuantizationFacts(Record):
 
 
 class Manifest(Document):
-    """The sidecar `<artifact>.json`: what the artifact is and how it came to be."""
+    """The sidecar `<artifact>.json`: what the artifact is and how it came to be.
+
+    model, preprocess: None where the file was handed in and nobody said.
+    """
 
     kind: Literal["artifact"] = "artifact"
     name: str
@@ -66,7 +69,7 @@ class Manifest(Document):
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
     model: ModelFacts | None
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     batch: BatchProfile | None = None
     quantization: QuantizationFacts | None = None
     verification: tuple[Check, ...]

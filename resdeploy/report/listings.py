@@ -110,8 +110,8 @@ def _tensor(tensor: Row) -> str:
 def _provenance(manifest: Row) -> list[tuple[str, str]]:
     if not manifest:
         return []
-    preprocess = ", ".join(f"{key} {value}" for key, value in manifest["preprocess"].items())
-    rows = [("preprocessing", preprocess)]
+    preprocess: Row = manifest["preprocess"] or {"not": "recorded"}
+    rows = [("preprocessing", ", ".join(f"{key} {value}" for key, value in preprocess.items()))]
     if manifest["model"] is not None:
         model = manifest["model"]
         trained = "" if model["trained"] else " (not trained)"

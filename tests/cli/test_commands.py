@@ -157,6 +157,44 @@ def test_bench_times_eager_and_the_artifacts(cli: Cli, exported: Path, quantized
     assert rows[0]["speedup"] == 1
 
 
+def test_an_onnx_file_from_elsewhere_is_simplified_quantized_and_shown(
+    cli: Cli, exported: Path, tmp_path: Path
+) -> None:
+    """Without a sidecar nothing is known of it but the graph, and nothing is made up."""
+    path = tmp_path / "theirs.onnx"
+    path.write_bytes(exported.read_bytes())
+    assert cli("simplify", path).out == f"{tmp_path / 'theirs-simplified.onnx'}\n"
+    assert "not recorded" in cli("inspect", tmp_path / "theirs-simplified.onnx").out
+    image = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+    out = tmp_path / "q.onnx"
+    said = cli("quantize", path, "--data", "embedded:digits-calibration", *image, "-o", out)
+    assert said.code == ExitCode.DONE, said.err
+    said = cli(
+        "check", out, "--data", "embedded:digits-evaluation", "--samples", 50, "--json",
+        "--reference", "resnet20", "--weights", "embedded:digits",
+    )  # fmt: skip
+    assert json.loads(said.out)["drift"][0]["top1_agreement"] > 0.95
+
+
+def test_a_model_of_four_channels_is_exported_and_timed_but_not_fed_with_images(
+    cli: Cli, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(ROOT / "resdeploy/assets/digits/resnet20.safetensors")
+    first = state["conv1.weight"]
+    state["conv1.weight"] = torch.cat([first, first[:, :1]], dim=1).contiguous()
+    save_file(state, tmp_path / "w.safetensors")
+    path = tmp_path / "m.onnx"
+    weights = tmp_path / "w.safetensors"
+    assert cli("export", "resnet20", "--weights", weights, "-o", path).code == ExitCode.DONE
+    assert cli("bench", path, "--rounds", 5).code == ExitCode.DONE
+    for command in ("check", "quantize"):
+        said = cli(command, path, "--data", "embedded:digits-evaluation")
+        assert said.code == ExitCode.ERROR
+        assert "4 channels" in said.err
+
+
 def test_predict_gives_the_class_that_check_counts(
     cli: Cli, exported: Path, tmp_path: Path
 ) -> None:

@@ -315,7 +315,7 @@ def test_a_broken_image_stops_a_run_or_is_counted_and_listed(
     for _ in ("read", "reused"):
         said = cli("run", recipe, "--out", tmp_path / "out")
         assert said.code == ExitCode.DONE
-        assert "1 broken images" in said.err
+        assert "skipped 1 broken image of" in said.err
         result = results_of(tmp_path / "out")
         assert result.evaluation.skipped == ("0/broken.png",)
         assert result.evaluation.samples == result.drift[0].samples == 40
