@@ -80,6 +80,7 @@ def evenly_spaced(count: int, samples: int | None, *, where: str) -> Sequence[in
     return tuple(i * count // samples for i in range(samples))
 
 
-def content_digest(hashes: Mapping[str, str]) -> str:
-    """Hex sha256 over the sorted content hashes: equal for equal images under any names."""
-    return digest_of(sorted(hashes.values()))
+def content_digest(hashes: Mapping[str, str], labels: Mapping[str, int] | None = None) -> str:
+    """One hash for all images and their labels, whatever their names and order."""
+    labels = labels or {}
+    return digest_of(sorted([content, labels.get(name, -1)] for name, content in hashes.items()))

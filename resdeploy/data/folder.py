@@ -76,7 +76,7 @@ class FolderSource:
             samples=len(self._ids) - len(self._skipped),
             labelled=bool(self._classes),
             synthetic=False,
-            digest=content_digest(self._hashes),
+            digest=content_digest(self._hashes, self._labels()),
             classes=self._classes,
             skipped=tuple(sorted(self._skipped, key=_parts)),
         )
@@ -109,7 +109,7 @@ class FolderSource:
         return hashes
 
     def _decoded(self) -> Iterator[Decoded]:
-        index = {name: position for position, name in enumerate(self._classes)}
+        labels = self._labels()
         for name in self._ids:
             path = self._folder / name
             try:
@@ -117,9 +117,12 @@ class FolderSource:
             except DataError as error:
                 self._skip(name, error)
                 continue
-            yield Decoded(
-                id=name, name=str(path), image=image, label=index.get(name.partition("/")[0])
-            )
+            yield Decoded(id=name, name=str(path), image=image, label=labels.get(name))
+
+    def _labels(self) -> dict[str, int]:
+        """The class index of every image, by id; empty where the folder is flat."""
+        index = {name: position for position, name in enumerate(self._classes)}
+        return {name: index[name.partition("/")[0]] for name in self._ids} if index else {}
 
     def _skip(self, name: str, error: DataError) -> None:
         if self._on_broken is OnBroken.STOP:

@@ -88,9 +88,14 @@ class NpzSource:
             samples=len(self._indices),
             labelled=self._labels is not None,
             synthetic=False,
-            digest=content_digest(self._hashes),
+            digest=content_digest(self._hashes, self._label_by_id()),
             classes=self._classes,
         )
+
+    def _label_by_id(self) -> dict[str, int]:
+        if self._labels is None:
+            return {}
+        return {_id(index): int(self._labels[index]) for index in self._indices}
 
     def hashes(self) -> dict[str, str]:
         """The sha256 of every image's shape and pixels, by id; computed once.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.contracts import Batch, Runner
+from resdeploy.errors import DataError
 from resdeploy.records import DriftFigures, Flip
 
 
@@ -77,6 +78,12 @@ class DriftMeter:
             )
         if labels is None:
             return
+        greatest, classes = int(labels.max(initial=0)), ref.shape[1]
+        if greatest >= classes:
+            raise DataError(
+                f"an image has the label {greatest}, but the model knows {classes} classes",
+                hint="labels count from 0 in the order of the model's own classes",
+            )
         self.labelled += len(labels)
         self.hits["ref1"] += int((ref_class == labels).sum())
         self.hits["cand1"] += int((cand_class == labels).sum())

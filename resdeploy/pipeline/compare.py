@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Runner, Source
-from resdeploy.errors import listed
+from resdeploy.errors import DataError, listed
 from resdeploy.measure.drift import measure_drift
 from resdeploy.measure.latency import measure_latency
 from resdeploy.measure.verify import noise
@@ -21,6 +21,7 @@ from resdeploy.records import (
     DriftFigures,
     DriftRecord,
     LatencyRecord,
+    ModelFacts,
     Preprocess,
     TimingFigures,
 )
@@ -68,7 +69,12 @@ def drift_records(
     threads: int,
     progress: Progress,
 ) -> tuple[DriftRecord, ...]:
-    """Every candidate against the eager model, on every image of `source`, in one pass."""
+    """Every candidate against the eager model, on every image of `source`, in one pass.
+
+    Raises:
+        DataError: the labels are not those of the model's classes.
+    """
+    _require_classes(source.facts(), reference.facts)
     with contextlib.ExitStack() as stack:
         eager = stack.enter_context(EagerRunner(reference.module, threads=threads))
         runners: dict[str, Runner] = {
@@ -85,6 +91,16 @@ def drift_records(
         _drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)
         for candidate in candidates
     )
+
+
+def _require_classes(data: DataFacts, model: ModelFacts) -> None:
+    """Labels are positions in the list of classes, so that list must be the model's own."""
+    if data.classes and len(data.classes) != model.num_classes:
+        raise DataError(
+            f"{data.reference} has {len(data.classes)} classes and {model.reference} "
+            f"{model.num_classes}, so its labels would be read wrongly",
+            hint="add the missing class folders, or compare without labels in a flat folder",
+        )
 
 
 def _drift_record(

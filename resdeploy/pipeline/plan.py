@@ -106,6 +106,7 @@ class TargetPlan:
 class Facts:
     """What a plan depends on besides the recipe, looked up before planning.
 
+    evaluation_ids: digest of the names of the evaluation images, which reports show.
     quantizers: which Q/DQ target each runtime takes. missing: runtime to (package, extra)
     for those that are not installed.
     """
@@ -114,6 +115,7 @@ class Facts:
     preprocess: Preprocess
     calibration: DataFacts | None
     evaluation: DataFacts
+    evaluation_ids: str
     machine: MachineFacts
     quantizers: Mapping[str, str]
     missing: Mapping[str, tuple[str, str]]
@@ -210,12 +212,14 @@ class _Planner:
     def quantize(self, graph: str, runtime: str) -> str:
         quantizer = self.facts.quantizers[runtime]
         asked = self.recipe.quantization
+        table_data = self.recipe.data.calibration
         assert self.facts.calibration is not None  # the recipe was refused otherwise
-        data = self.facts.calibration.digest
+        assert table_data is not None
         cpu = [self.facts.machine.cpu, *self.facts.machine.flags]
         observed = {
             "graph": graph,
-            "data": data,
+            "data": self.facts.calibration.digest,
+            "on_broken": table_data.on_broken.value,
             "quantizer": quantizer,
             "method": asked.method,
             "cpu": cpu,  # float kernels differ between processors, and so do the ranges
@@ -246,6 +250,8 @@ class _Planner:
             "build": build,
             "stages": [[stage.name, stage.key, stage.runtime] for stage in stages],
             "data": self.facts.evaluation.digest,
+            "ids": self.facts.evaluation_ids,
+            "on_broken": self.recipe.data.evaluation.on_broken.value,
             "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
         }
         self.add(Drift(key=self.key("drift", inputs, "torch", "onnxruntime"), stages=stages))

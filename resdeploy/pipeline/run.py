@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from resdeploy.artifact import make_folder, read_document, write_text
+from resdeploy.artifact import digest_of, make_folder, read_document, write_text
 from resdeploy.contracts import Notify, Progress, Source, silent, unheard
 from resdeploy.data import refuse_overlap, source_from_reference
 from resdeploy.errors import RecipeError
@@ -99,6 +99,7 @@ def prepare(path: Path) -> Prepared:
         preprocess=preprocess,
         calibration=None if calibration is None else calibration.facts(),
         evaluation=evaluation.facts(),
+        evaluation_ids=digest_of(list(evaluation.hashes())),
         machine=machine_facts(),
         quantizers={emitter.runtime: emitter.name for emitter in EMITTERS},
         missing={row.name: (row.module, row.extra) for row in RUNTIMES if not row.is_installed()},

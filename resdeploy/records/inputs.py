@@ -78,7 +78,7 @@ class ModelFacts(Record):
 
 
 class DataFacts(Record):
-    """A data source: `digest` is the sha256 over the sorted content hashes of its images."""
+    """A data source: `digest` is the sha256 over its images' content hashes and labels."""
 
     reference: str
     samples: int

@@ -195,6 +195,22 @@ def test_a_model_of_four_channels_is_exported_and_timed_but_not_fed_with_images(
         assert "4 channels" in said.err
 
 
+def test_labels_of_other_classes_are_refused(cli: Cli, exported: Path, tmp_path: Path) -> None:
+    """Nine folders for ten classes would shift every label behind the missing one."""
+    for label in range(9):
+        folder = tmp_path / "images" / str(label)
+        folder.mkdir(parents=True)
+        Image.new("RGB", (32, 32), (label, label, label)).save(folder / "x.png")
+    said = cli("check", exported, "--data", tmp_path / "images")
+    assert said.code == ExitCode.ERROR
+    assert "9 classes" in said.err
+    archive = tmp_path / "far.npz"
+    np.savez(archive, images=np.zeros((1, 32, 32), np.uint8), labels=np.array([10]))
+    said = cli("check", exported, "--data", archive)
+    assert said.code == ExitCode.ERROR
+    assert "label 10" in said.err
+
+
 def test_predict_gives_the_class_that_check_counts(
     cli: Cli, exported: Path, tmp_path: Path
 ) -> None:

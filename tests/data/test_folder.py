@@ -86,13 +86,17 @@ def test_hashes_are_of_the_files(labelled_folder: Path) -> None:
     assert list(hashes) == ids(read(source))
     for name, content in hashes.items():
         assert content == hashlib.sha256((labelled_folder / name).read_bytes()).hexdigest()
-    assert source.facts().digest == digest_of(sorted(hashes.values()))
+    labels = {"cat": 0, "dog": 1}
+    pairs = [[content, labels[name.split("/")[0]]] for name, content in hashes.items()]
+    assert source.facts().digest == digest_of(sorted(pairs))
 
 
-def test_the_digest_does_not_depend_on_names(labelled_folder: Path) -> None:
+def test_the_digest_depends_on_labels_and_not_on_names(labelled_folder: Path) -> None:
     before = FolderSource(labelled_folder).facts().digest
-    (labelled_folder / "cat" / "1.png").rename(labelled_folder / "dog" / "zzz.png")
+    (labelled_folder / "cat" / "1.png").rename(labelled_folder / "cat" / "zzz.png")
     assert FolderSource(labelled_folder).facts().digest == before
+    (labelled_folder / "cat" / "zzz.png").rename(labelled_folder / "dog" / "1.png")
+    assert FolderSource(labelled_folder).facts().digest != before
 
 
 def test_samples_are_evenly_spaced(labelled_folder: Path) -> None:
