@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from pydantic import ValidationError
 
 from resdeploy.errors import ArtifactError, OutputError
@@ -39,6 +40,11 @@ def sha256_of_file(path: Path) -> str:
     """Hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """Hex sha256 of what a file of this text holds."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of(value: Any) -> str:
@@ -118,6 +124,14 @@ def replacing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed left in a folder."""
+    for part in folder.glob(".*.part"):
+        pid = part.name.split(".")[-2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            part.unlink(missing_ok=True)
+
+
 def _sync(path: Path) -> None:
     """Have the bytes on the disk before the name is: a crash must not leave an empty file."""
     with path.open("rb") as file:
@@ -138,6 +152,7 @@ def publish(made: Path, path: Path, manifest: Manifest) -> Artifact:
     """
     with replacing(path) as part:
         shutil.copyfile(made, part)
+        _sync(part)  # before the sidecar: a disk that is full shows it only here
         write_text(sidecar_path(path), manifest.to_json())
     return Artifact(path=path, sha256=manifest.sha256, manifest=manifest)
 

@@ -26,7 +26,7 @@ from resdeploy.errors import RecipeError, near_names
 from resdeploy.records import BatchProfile, Record, Rule
 from resdeploy.words import Interpolation, OnBroken, WeightBitsChoice
 
-_WEIGHT_WORDS = ("random", "pretrained")
+_WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf")
 
 # Reports use these names for what lies between the model and its targets.
 STEP_NAMES = ("eager", "export", "simplify")
@@ -222,7 +222,7 @@ class Recipe(Record):
 
 def is_weights_word(weights: str) -> bool:
     """Whether a weights reference is a word of its grammar (`random:3`) and not a path."""
-    return weights.partition(":")[0] in _WEIGHT_WORDS or ":" in weights
+    return weights.partition(":")[0] in _WEIGHT_WORDS
 
 
 def recipe_from_toml(path: Path, names: Names) -> Recipe:
@@ -329,6 +329,12 @@ def _contradictions(recipe: Recipe, names: Names) -> list[str]:
         for index, rule in enumerate(recipe.gate)
         for batch in rule.batches
         if batch not in recipe.bench.batches
+    ]
+    timed = recipe.bench.batches
+    problems += [
+        f"bench.batches: {batch} is there twice"
+        for index, batch in enumerate(timed)
+        if batch in timed[:index]
     ]
     profile = recipe.input.batch
     problems += [

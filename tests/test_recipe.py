@@ -265,6 +265,11 @@ def test_a_value_of_another_type_is_refused_and_not_read_as_something_else(
     assert list(problems(tmp_path, SMALL.replace(old, new), names)) == [where]
 
 
+def test_a_batch_is_timed_once(tmp_path: Path, names: Names) -> None:
+    found = problems(tmp_path, SMALL + "bench = { batches = [1, 1] }", names)
+    assert found == {"bench.batches": "1 is there twice"}
+
+
 def test_timed_batches_lie_within_the_profile(tmp_path: Path, names: Names) -> None:
     text = SMALL + "bench = { batches = [1, 8] }\ninput = { batch = { min = 2, opt = 4, max = 8 } }"
     found = problems(tmp_path, text, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -88,8 +89,9 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         _say("interrupted")
         return ExitCode.INTERRUPTED
-    except SystemExit:  # a reader closed our stdout
-        return ExitCode.ERROR
+    except SystemExit as error:  # shell completion speaks through its code
+        # 1 is what Typer makes of a reader that closed our stdout, and would say "gate failed".
+        return error.code if isinstance(error.code, int) and error.code != 1 else ExitCode.ERROR
     except Exception as error:
         return _failed(error, f"{type(error).__name__}: {error}", _BUG, arguments)
     return int(code or ExitCode.DONE)
@@ -117,4 +119,14 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(exit_code_of(sys.argv[1:]))
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        """Leave as by Ctrl-C, so that what is half done is cleared away."""
+        ended.append(128 + number)
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    code = exit_code_of(sys.argv[1:])
+    # Native code may have turned our leaving into an error of its own on the way up.
+    sys.exit(ended[0] if ended else code)

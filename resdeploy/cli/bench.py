@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from resdeploy.cli.options import Candidates, InputOptions, Reference, Weights
+from resdeploy.cli.options import Candidates, Reference, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
 
 
 def bench(
     out: Output,
-    image: InputOptions,
     candidates: Candidates,
     reference: Reference = None,
     weights: Weights = None,
@@ -21,6 +20,9 @@ def bench(
     rounds: Annotated[int, typer.Option(min=5, help="Timed inferences of each.")] = 50,
     warmup: Annotated[int, typer.Option(min=1, help="Untimed inferences of each, first.")] = 5,
     threads: Annotated[int, typer.Option(min=0, help="0 takes all cores.")] = 0,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Edge of the images in pixels.", show_default=False)
+    ] = None,
 ) -> None:
     """Time artifacts and eager PyTorch in turn, in one process."""
     batches = _batches(batch)
@@ -36,7 +38,7 @@ def bench(
         rounds=rounds,
         warmup=warmup,
         threads=threads,
-        choice=image.choice(),
+        size=size,
         notify=out.notify,
         progress=out.progress,
     )

@@ -31,6 +31,9 @@ def gate(
 
     run = read_document(result, RunResult)
     accepted = None if baseline is None else read_document(baseline, Baseline)
+    named = run.recipe.get("baseline")
+    if accepted is None and named:
+        out.notify(f"the recipe names the baseline {named}; give it with --baseline")
     judgement = judge_result(run, accepted)
     out.table(findings_table(judgement))
     if out.as_json:

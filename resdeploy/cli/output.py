@@ -48,7 +48,9 @@ class Output:
 
     def notify(self, message: str) -> None:
         """Tell the user something that must not be missed, quiet or not."""
-        self._console(stderr=True).print(f"note: {message}", markup=False, highlight=False)
+        self._console(stderr=True).print(
+            f"note: {message}", markup=False, highlight=False, soft_wrap=True
+        )
 
     def detail(self, message: str) -> None:
         """Tell the user something that --verbose asks for."""

@@ -171,6 +171,8 @@ def _baseline_gap(metric: Metric, evidence: Evidence, baseline: Baseline) -> str
         return f"the baseline is of {baseline.name!r}, and this run is {evidence.name!r}"
     if metric.is_accuracy and baseline.evaluation.digest != evidence.evaluation.digest:
         return "the baseline was made on other evaluation images"
+    if metric.is_accuracy and baseline.evaluation.skipped != evidence.evaluation.skipped:
+        return "other broken images were skipped when the baseline was made"
     if metric.needs_same_machine:
         differing = machine_differences(evidence.machine, baseline.machine)
         if differing:

@@ -163,7 +163,13 @@ def _finding(
     reading = reading_of(metric, target, batch, evidence)
     verdict, said = _ruling(rule, metric, reading)
     if verdict is Verdict.PASS and metric.is_accuracy:
-        verdict, said = _believed(said, evidence.drift[target], evidence.evaluation)
+        record = evidence.drift[target]
+        verdict, said = _believed(said, record, evidence.evaluation)
+        needed = images_needed(rule, metric)
+        if verdict is Verdict.PASS and record.samples < needed:
+            verdict = Verdict.INCONCLUSIVE
+            said = f"{said}, but on {record.samples} images; one of them is more than the rule "
+            said += f"allows, and {needed} would do"
     at_batch = "" if batch is None else f" at batch {batch}"
     return Finding(
         rule=rule,
@@ -213,6 +219,21 @@ def _believed(said: str, record: DriftRecord, evaluation: DataFacts) -> tuple[Ve
     if record.data.synthetic or evaluation.synthetic:
         return Verdict.INCONCLUSIVE, f"{said}, but on synthetic images, which prove nothing"
     return Verdict.PASS, said
+
+
+def images_needed(rule: Rule, metric: Metric) -> int:
+    """The fewest images on which one wrong answer would not break the rule by itself.
+
+    A share of at least 0.99 is first within reach of evidence on 100 images: on fewer, one
+    flip alone is worse than 0.99, so a pass says only that none was met by chance.
+    """
+    allowed = {
+        Unit.FRACTION: None if rule.min is None else 1 - rule.min,
+        Unit.POINTS: rule.max,
+    }.get(metric.unit)
+    if allowed is None or not 0 < allowed < 1:
+        return 1
+    return math.ceil(round(1 / allowed, 6))
 
 
 def _reason(findings: Sequence[Finding]) -> str:

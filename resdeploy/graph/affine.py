@@ -77,7 +77,8 @@ def integer_weights(
     scale32 = np.where(scale > np.finfo(np.float32).tiny, scale, 1.0).astype(np.float32)
     columns = scale32.reshape(-1, *(1 for _ in axes))
     quantized = np.clip(np.rint(weight / columns), -limit, limit).astype(np.int8)
-    bias_scale = (input_scale * scale32).astype(np.float32)
+    tiny = np.finfo(np.float32).tiny  # the product of two small scales may underflow
+    bias_scale = np.maximum(input_scale * scale32, tiny).astype(np.float32)
     integer_bias = None
     if bias is not None:
         integer_bias = np.rint(bias / bias_scale.astype(np.float64)).astype(np.int32)

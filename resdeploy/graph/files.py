@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import uses_external_data
 
 from resdeploy.errors import GraphError
 
@@ -29,6 +30,12 @@ def read_model(path: Path) -> ir.Model:
             f"{path} is not a valid ONNX model: {first}",
             hint="the file is truncated, damaged or of another format; export it again",
         ) from error
+    outside = [item.name for item in proto.graph.initializer if uses_external_data(item)]
+    if outside:
+        raise GraphError(
+            f"{path} keeps {len(outside)} weights in other files, the first {outside[0]!r}",
+            hint="save it as one file: no sidecar could vouch for the others",
+        )
     return ir.from_proto(proto)
 
 

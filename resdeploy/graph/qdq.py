@@ -64,7 +64,19 @@ def _is_plain_gemm(node: ir.Node) -> bool:
 
 
 def _adds_two_activations(node: ir.Node) -> bool:
-    return all(_constant(value) is None for value in node.inputs)
+    """Not one with a constant, nor arithmetic on shapes."""
+    floats = (None, ir.DataType.FLOAT)
+    return all(
+        value is not None and _constant(value) is None and value.dtype in floats
+        for value in node.inputs
+    )
+
+
+def _averages_evenly(node: ir.Node) -> bool:
+    """ONNX Runtime's integer kernel divides wrongly where a window hangs over the padding."""
+    attributes = node.attributes
+    hangs_over = attributes.get_int("ceil_mode", 0) == 1
+    return not (hangs_over and attributes.get_int("count_include_pad", 0) == 1)
 
 
 def _always(node: ir.Node) -> bool:
@@ -86,7 +98,7 @@ _COMPUTE: dict[str, Callable[[ir.Node], bool]] = {
     "Gemm": _is_plain_gemm,
     "Add": _adds_two_activations,
     "GlobalAveragePool": _always,
-    "AveragePool": _always,
+    "AveragePool": _averages_evenly,
 }
 
 # Operators that give back some of the values they read, and may so work on integers.
@@ -201,6 +213,9 @@ class _Editor:
         self.graph = graph
         self.ranges = ranges
         self.weight_bits = weight_bits
+        self.constants: dict[str, ir.Value] = {}
+        self.names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+        self.names |= {value.name for node in graph for value in node.outputs}
         self.integers: dict[ir.Value, ir.Value] = {}
         self.floats: dict[ir.Value, ir.Value] = {}
         self.sources: dict[ir.Value, ir.Value] = {}  # dequantized tensor -> the float one
@@ -293,10 +308,21 @@ class _Editor:
             )
 
     def initializer(self, name: str, values: NDArray[np.generic]) -> ir.Value:
-        if name not in self.graph.initializers:
-            value = ir.val(name, const_value=ir.tensor(values, name=name))
+        """Our constant of that name, made once; a name the graph has already gets a suffix."""
+        if name not in self.constants:
+            unique = self.unique(name)
+            value = ir.val(unique, const_value=ir.tensor(values, name=unique))
             self.graph.register_initializer(value)
-        return self.graph.initializers[name]
+            self.constants[name] = value
+        return self.constants[name]
+
+    def unique(self, name: str) -> str:
+        """The name, or the name with the first number that makes it new."""
+        found, number = name, 1
+        while found in self.names:
+            found, number = f"{name}_{number}", number + 1
+        self.names.add(found)
+        return found
 
     def emit(
         self,
@@ -305,7 +331,8 @@ class _Editor:
         output_name: str,
         attributes: tuple[ir.Attr, ...] = (),
     ) -> ir.Value:
-        output = ir.val(output_name)
-        node = ir.Node("", op_type, inputs, attributes, outputs=[output], name=output_name)
+        name = self.unique(output_name)
+        output = ir.val(name)
+        node = ir.Node("", op_type, inputs, attributes, outputs=[output], name=name)
         self.graph.append(node)
         return output

@@ -39,7 +39,11 @@ class DriftMeter:
     ) -> None:
         """Compare logits [N, classes] of one batch."""
         if reference.shape != candidate.shape:
-            raise ValueError(f"logits {candidate.shape} do not compare with {reference.shape}")
+            raise DataError(
+                f"a candidate's logits {list(candidate.shape)} do not compare with the "
+                f"reference's {list(reference.shape)}",
+                hint="they have different classes: name the model it was made from",
+            )
         self.samples += len(batch.ids)
         finite = np.isfinite(reference) & np.isfinite(candidate)
         self.nonfinite += int(np.count_nonzero(~finite))

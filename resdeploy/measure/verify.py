@@ -19,7 +19,7 @@ Answer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """How far two answers may lie apart: `limit` times the larger of 1 and max |reference|."""
+    """How far two answers may lie apart: `limit` times max |reference|, or `_LEAST_SCALE`."""
 
     name: str
     limit: float
@@ -36,6 +36,9 @@ SIMPLIFY = Tolerance(
     limit=1e-5,
     reason="the same runtime on an equivalent graph; only folded constants round differently",
 )
+
+# Logits smaller than this are as good as zero; relative to them, float32 has no digits left.
+_LEAST_SCALE = 1e-3
 
 # The two batch sizes every graph is tried at: one, and an odd one that no exporter freezes.
 _BATCHES = (1, 5)
@@ -62,12 +65,20 @@ def agreement_checks(
     """Max |candidate − reference| at every batch size, and no NaN or infinity.
 
     image_shape: (C, H, W). A candidate that refuses a batch size fails that check.
+
+    Raises:
+        VerificationError: the reference itself answers NaN or infinity.
     """
     checks = []
     for batch in batches:
         images = noise((batch, *image_shape), seed=batch)
         expected = reference(images)
-        limit = tolerance.limit * max(1.0, float(np.abs(expected).max()))
+        if not np.isfinite(expected).all():
+            raise VerificationError(
+                f"the model itself answers NaN or infinity at batch {batch}",
+                hint="its weights are damaged or overflow: look at the checkpoint",
+            )
+        limit = tolerance.limit * max(_LEAST_SCALE, float(np.abs(expected).max()))
         value, detail = _distance(expected, candidate, images)
         checks.append(
             Check(

@@ -19,6 +19,7 @@ from resdeploy.models.reference import LoadedModel, resolve
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.produce import loaded_model
+from resdeploy.recipe import is_weights_word
 from resdeploy.records import DriftRecord, LatencyRecord, ModelFacts, Preprocess
 from resdeploy.runtimes import RUNTIMES
 from resdeploy.words import OnBroken
@@ -71,26 +72,26 @@ def bench(
     rounds: int = 50,
     warmup: int = 5,
     threads: int = 0,
-    choice: InputChoice = _DEFAULT_INPUT,
+    size: int | None = None,
     notify: Notify = unheard,
     progress: Progress = silent,
 ) -> tuple[LatencyRecord, ...]:
-    """Latency of eager PyTorch and every candidate, interleaved in one process.
+    """Latency of eager PyTorch and every candidate on noise, interleaved in one process.
 
-    threads: 0 takes all cores of this process.
+    threads: 0 takes all cores of this process. size: edge of the images in pixels.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
     """
     opened = [open_artifact(path) for path in candidates]
     loaded = _reference(opened, reference, weights, notify)
-    preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
+    preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
     return compare.latency_records(
         loaded,
         candidates_of(opened),
         make.image_shape(loaded.facts.in_channels, preprocess),
         compare.BenchSettings(
-            batches=tuple(batches),
+            batches=tuple(dict.fromkeys(batches)),
             rounds=rounds,
             warmup=warmup,
             threads=threads or machine_facts().cores,
@@ -100,8 +101,16 @@ def bench(
 
 
 def candidates_of(opened: Sequence[Artifact]) -> list[compare.Candidate]:
-    """Each artifact under its file name; two of the same name get their paths."""
-    names = [artifact.path.stem for artifact in opened]
+    """Each artifact under its file name; where two would have the same name, under its path.
+
+    Raises:
+        UsageError: an artifact is named twice.
+    """
+    paths = [str(artifact.path) for artifact in opened]
+    twice = [path for index, path in enumerate(paths) if path in paths[:index]]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice", hint="name each candidate once")
+    names = [compare.REFERENCE, *(artifact.path.stem for artifact in opened)]
     unique = len(set(names)) == len(names)
     return [
         compare.Candidate(
@@ -134,7 +143,7 @@ def _reference(
     if weights is not None:
         raise UsageError("--weights needs --reference", hint="name the model of the weights")
     facts = _common_model(opened)
-    loaded = resolve(facts.reference, facts.weights)
+    loaded = resolve(facts.reference, _found_weights(facts, opened[0].path.parent))
     if loaded.facts.weights_sha256 != facts.weights_sha256:
         raise ArtifactError(
             f"the weights {facts.weights} have changed since {opened[0].path.name} was made: "
@@ -146,15 +155,25 @@ def _reference(
     return loaded
 
 
+def _found_weights(facts: ModelFacts, folder: Path) -> str:
+    """The weights as the sidecar spells them, or the file of that name beside the artifact."""
+    beside = folder / Path(facts.weights).name
+    if is_weights_word(facts.weights) or Path(facts.weights).is_file() or not beside.is_file():
+        return facts.weights
+    return str(beside)
+
+
 def _common_model(opened: Sequence[Artifact]) -> ModelFacts:
     models = [artifact.manifest.model if artifact.manifest else None for artifact in opened]
+    first = models[0] and models[0].model_copy(update={"weights": ""})
     for artifact, model in zip(opened, models, strict=True):
         if model is None:
             raise ArtifactError(
                 f"nothing says which model {artifact.path} was made from",
                 hint="name it with --reference and --weights",
             )
-        if model != models[0]:
+        # By hash: the same file may be spelled in two ways.
+        if model.model_copy(update={"weights": ""}) != first:
             raise ArtifactError(
                 f"{artifact.path} and {opened[0].path} were made from different models",
                 hint="compare them one at a time, or name one --reference",

@@ -22,9 +22,10 @@ from resdeploy.artifact import (
     write_text,
 )
 from resdeploy.contracts import Notify, Progress, Source
+from resdeploy.errors import ArtifactError
 from resdeploy.gate import judge
 from resdeploy.models.reference import LoadedModel, resolve
-from resdeploy.pipeline import compare, make
+from resdeploy.pipeline import compare, make, make_int8
 from resdeploy.pipeline.plan import (
     Bench,
     Build,
@@ -43,6 +44,7 @@ from resdeploy.recipe import Recipe
 from resdeploy.records import (
     Baseline,
     CalibrationTable,
+    DataFacts,
     Document,
     DriftRecord,
     LatencyRecord,
@@ -133,8 +135,7 @@ class Execution:
 
     def _step(self, step: Step) -> StepResult:
         start = time.perf_counter()
-        reused = self.store.has(step.key)
-        self._do(step)
+        reused = self._do(step)
         return StepResult(
             kind=type(step).__name__.lower(),
             label=_label(step, self.recipe),
@@ -143,38 +144,63 @@ class Execution:
             seconds=round(time.perf_counter() - start, 3),
         )
 
-    def _do(self, step: Step) -> None:
+    def _do(self, step: Step) -> bool:
+        """Do a step or take its stored result; whether it was taken."""
         match step:
             case Build():
                 _ = self.loaded
+                return False
             case Export():
-                self._once(step.key, self._export)
+                return self._once(step.key, self._export, self._made)
             case Simplify():
-                self._once(step.key, lambda folder: self._simplify(step, folder))
+                reused = self._once(step.key, lambda to: self._simplify(step, to), self._made)
+                if reused:
+                    make.tell_unsimplified(self._made(step.key)[1], self.notify)
+                return reused
             case Calibrate():
-                self._once(step.key, lambda folder: self._calibrate(step, folder))
-                self.calibrated_on = self._table(step.key).data
+                reused = self._once(step.key, lambda to: self._calibrate(step, to), self._table)
+                self.calibrated_on = _as_read(self.calibrated_on, self._table(step.key).data)
                 compare.tell_skipped(self.calibrated_on, self.notify)
+                return reused
             case Quantize():
-                self._once(step.key, lambda folder: self._quantize(step, folder))
+                reused = self._once(step.key, lambda to: self._quantize(step, to), self._made)
+                if reused:
+                    make_int8.tell_unfused(self._made(step.key)[1], self.notify)
+                return reused
             case Drift():
-                for target in self.plan.targets:
-                    self._publish(target)
-                self._once(step.key, lambda folder: self._drift(step, folder))
-                stored = read_document(self.store.path(step.key) / _DRIFT, DriftRecords)
-                self.drift = stored.records
-                self.evaluated_on = stored.records[0].data
-                compare.tell_skipped(self.evaluated_on, self.notify)
+                return self._compared(step)
             case Bench():
                 self._bench(step)
+                return False
             case _:
                 assert_never(step)
 
-    def _once(self, key: str, work: Callable[[Path], None]) -> None:
-        """Do a step's work unless its result is there already."""
-        if not self.store.has(key):
-            with self.store.producing(key) as folder:
-                work(folder)
+    def _once(self, key: str, work: Callable[[Path], None], read: Callable[[str], object]) -> bool:
+        """Do a step's work unless its result is there already and whole; whether it was."""
+        if self.store.has(key):
+            try:
+                read(key)
+            except ArtifactError as error:
+                self.notify(f"the stored step {key} is damaged and is done again: {error.message}")
+                self.store.drop(key)
+            else:
+                return True
+        with self.store.producing(key) as folder:
+            work(folder)
+        return False
+
+    def _compared(self, step: Drift) -> bool:
+        """Publish the targets, and compare every stage."""
+        for target in self.plan.targets:
+            self._publish(target)
+        reused = self._once(step.key, lambda to: self._drift(step, to), self._drifted)
+        self.drift = self._drifted(step.key)
+        self.evaluated_on = _as_read(self.evaluated_on, self.drift[0].data)
+        compare.tell_skipped(self.evaluated_on, self.notify)
+        return reused
+
+    def _drifted(self, key: str) -> tuple[DriftRecord, ...]:
+        return read_document(self.store.path(key) / _DRIFT, DriftRecords).records
 
     @cached_property
     def loaded(self) -> LoadedModel:
@@ -204,7 +230,7 @@ class Execution:
     def _calibrate(self, step: Calibrate, folder: Path) -> None:
         source, _ = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
-        table = make.table_for(
+        table = make_int8.table_for(
             source,
             self.plan.facts.preprocess,
             self.calibration,
@@ -219,14 +245,14 @@ class Execution:
         source, manifest = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
         path = folder / _MODEL
-        quantized = make.quantize_file(
+        quantized = make_int8.quantize_file(
             source,
             manifest,
             self._table(step.table),
             path,
             target=step.quantizer,
             bits=step.bits,
-            images=make.first_images(self.calibration, self.plan.facts.preprocess),
+            images=make_int8.first_images(self.calibration, self.plan.facts.preprocess),
             notify=self.notify,
         )
         write_text(sidecar_path(path), quantized.to_json())
@@ -287,7 +313,8 @@ class Execution:
     def _made(self, key: str) -> tuple[Artifact, Manifest]:
         """A stored artifact, its bytes checked against its sidecar."""
         artifact = open_artifact(self.store.path(key) / _MODEL)
-        assert artifact.manifest is not None  # a step writes both or is not in the store
+        if artifact.manifest is None:
+            raise ArtifactError(f"{artifact.path} has lost its sidecar")
         return artifact, artifact.manifest
 
     def _table(self, key: str) -> CalibrationTable:
@@ -326,8 +353,7 @@ class Execution:
             return
         artifact, manifest = self._made(target.key)
         path = self.out / f"{table.name}.onnx"
-        unchanged = path.is_file() and sha256_of_file(path) == artifact.sha256
-        if not (unchanged and sidecar_path(path).is_file()):
+        if not _is_published(path, manifest):
             publish(artifact.path, path, manifest)
         self.targets[table.name] = TargetResult(
             **facts,
@@ -337,6 +363,21 @@ class Execution:
             size_bytes=manifest.size_bytes,
             chain=target.chain,
         )
+
+
+def _as_read(planned: DataFacts | None, read: DataFacts) -> DataFacts:
+    """The source as this run names it, with what came out when its images were read."""
+    found = {"samples": read.samples, "skipped": read.skipped}
+    return read if planned is None else planned.model_copy(update=found)
+
+
+def _is_published(path: Path, manifest: Manifest) -> bool:
+    """Whether the file and its sidecar are there already, byte for byte."""
+    sidecar = sidecar_path(path)
+    if not (path.is_file() and sidecar.is_file()):
+        return False
+    said = sidecar.read_text(encoding="utf-8") == manifest.to_json()
+    return said and sha256_of_file(path) == manifest.sha256
 
 
 def _label(step: Step, recipe: Recipe) -> str:

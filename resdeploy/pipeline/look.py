@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from resdeploy.artifact import open_artifact
 from resdeploy.data import decode, preprocessed
-from resdeploy.errors import ArtifactError, DataError
+from resdeploy.errors import ArtifactError, DataError, VerificationError
 from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
@@ -66,6 +66,8 @@ def predict(
         for path in images:
             pixels = preprocessed(decode(path), preprocess, name=str(path))
             logits = runner.run(pixels[np.newaxis])[0].astype(np.float64)
+            if not np.isfinite(logits).all():
+                raise VerificationError(f"{artifact} answers NaN or infinity for {path}")
             predictions.append(_prediction(path, logits, names, top))
     return tuple(predictions)
 

@@ -10,47 +10,33 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from resdeploy.artifact import Artifact, digest_of, scratch_folder, sha256_of_file
-from resdeploy.contracts import Notify, Progress, Source
-from resdeploy.errors import ChildFailedError, DataError, GraphError, UsageError, VerificationError
+from resdeploy.artifact import Artifact, sha256_of_file
+from resdeploy.contracts import Notify
+from resdeploy.errors import ChildFailedError, GraphError, UsageError, VerificationError
 from resdeploy.formats.onnx import BATCH, INPUT, OPSET, OUTPUT, onnx_from_module
-from resdeploy.graph import EMITTERS, observe, simplify, summary
-from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph import simplify, summary
+from resdeploy.graph.files import read_model
 from resdeploy.measure import verify
-from resdeploy.measure.machine import WeightBits, package_versions
+from resdeploy.measure.machine import package_versions
 from resdeploy.models.reference import LoadedModel
-from resdeploy.quantization import OBSERVERS
-from resdeploy.quantization.calibrate import calibrate
 from resdeploy.records import (
     BatchProfile,
-    CalibrationFacts,
-    CalibrationTable,
     Check,
-    Fusion,
     HistoryStep,
     Manifest,
     ModelFacts,
     Preprocess,
-    QuantizationFacts,
 )
-from resdeploy.runtimes import EagerRunner, OrtRunner, optimized_operators
-from resdeploy.runtimes.ort import Optimization
-from resdeploy.table import load_target
+from resdeploy.runtimes import EagerRunner, OrtRunner
 
 Checks = tuple[Check, ...]
 
 # Verification is about numbers, not speed; one thread keeps it the same on every machine.
-_THREADS = 1
+THREADS = 1
 
-# An INT8 graph this far from its float source has a misplaced pair or a wrong scale: sound
-# ones measure 20 to 40 dB on trained and on random ResNets, broken ones 0 to 8.
-MIN_SQNR_DB = 12.0
-_JUDGED_IMAGES = 8  # enough to tell the two apart, few enough to be quick
-
+_NOT_SIMPLIFIED = "not simplified: "
 
 Shape = tuple[int, int, int]
 
@@ -90,17 +76,6 @@ def require_image_channels(model: ModelFacts | None, preprocess: Preprocess) -> 
         )
 
 
-def first_images(source: Source, preprocess: Preprocess) -> NDArray[np.float32]:
-    """The first few images of a source, float32 [N, C, H, W]: what an INT8 graph is tried on.
-
-    Raises:
-        DataError: there is none.
-    """
-    for batch in source.batches(preprocess, _JUDGED_IMAGES):
-        return batch.images
-    raise DataError("there is no calibration image", hint="--data needs at least one")
-
-
 def export_file(
     loaded: LoadedModel,
     preprocess: Preprocess,
@@ -117,8 +92,8 @@ def export_file(
     shape = image_shape(loaded.facts.in_channels, preprocess)
     onnx_from_module(loaded.module, path, image_shape=shape)
     with (
-        EagerRunner(loaded.module, threads=_THREADS) as eager,
-        OrtRunner(path, threads=_THREADS) as ort,
+        EagerRunner(loaded.module, threads=THREADS) as eager,
+        OrtRunner(path, threads=THREADS) as ort,
     ):
         batches = verify.batches_of(batch)
         checks = verify.agreement_checks(eager.run, ort.run, shape, verify.EXPORT, batches)
@@ -175,37 +150,49 @@ def simplify_file(
     shape = graph_image_shape(manifest)
     try:
         simplify.simplify_in_child(source.path, path, timeout_s=timeout_s, module=module)
-        checks = _equality_checks(source.path, path, shape)
+        checks = _equality_checks(source.path, path, shape, manifest.batch)
         verify.require(checks, "the simplified graph", "the unsimplified graph is used")
         note = "onnxsim"
     except (ChildFailedError, GraphError, VerificationError) as error:
-        note = f"not simplified: {error.message}"
-        notify(f"{note}; the unsimplified graph is used")
+        note = f"{_NOT_SIMPLIFIED}{error.message}"
         shutil.copyfile(source.path, path)
-        checks = _equality_checks(source.path, path, shape)
+        checks = _equality_checks(source.path, path, shape, manifest.batch)
     step = HistoryStep(
         step="simplify",
         tools=package_versions(["onnxsim", "onnxruntime"]),
         source_sha256=source.sha256,
         notes=(note,),
     )
-    return manifest.model_copy(
+    simplified = manifest.model_copy(
         update={
             "sha256": sha256_of_file(path),
             "size_bytes": path.stat().st_size,
-            "verification": _merged(manifest.verification, checks, "simplify"),
+            "verification": merged_checks(manifest.verification, checks, "simplify"),
             "history": (*manifest.history, step),
         }
     )
+    tell_unsimplified(simplified, notify)
+    return simplified
 
 
-def _equality_checks(source: Path, result: Path, shape: Shape) -> Checks:
+def tell_unsimplified(manifest: Manifest, notify: Notify) -> None:
+    """Say that, and why, a graph could not be simplified."""
+    for note in (note for step in manifest.history for note in step.notes):
+        if note.startswith(_NOT_SIMPLIFIED):
+            notify(f"{note}; the unsimplified graph is used")
+
+
+def _equality_checks(
+    source: Path, result: Path, shape: Shape, batch: BatchProfile | None
+) -> Checks:
     before, after = summary.summary_of(read_model(source)), summary.summary_of(read_model(result))
     with (
-        OrtRunner(source, threads=_THREADS) as reference,
-        OrtRunner(result, threads=_THREADS) as candidate,
+        OrtRunner(source, threads=THREADS) as reference,
+        OrtRunner(result, threads=THREADS) as candidate,
     ):
-        checks = verify.agreement_checks(reference.run, candidate.run, shape, verify.SIMPLIFY)
+        checks = verify.agreement_checks(
+            reference.run, candidate.run, shape, verify.SIMPLIFY, verify.batches_of(batch)
+        )
     same = (before.inputs, before.outputs) == (after.inputs, after.outputs)
     return (
         *checks,
@@ -213,151 +200,10 @@ def _equality_checks(source: Path, result: Path, shape: Shape) -> Checks:
     )
 
 
-def _merged(earlier: Checks, checks: Checks, step: str) -> Checks:
+def merged_checks(earlier: Checks, checks: Checks, step: str) -> Checks:
+    """The checks of a later step after those of earlier ones, under `<step>.<name>`."""
     named = (check.model_copy(update={"name": f"{step}.{check.name}"}) for check in checks)
     return (*earlier, *named)
-
-
-def table_for(
-    source: Artifact,
-    preprocess: Preprocess,
-    data: Source,
-    *,
-    target: str,
-    method: str,
-    threads: int,
-    progress: Progress,
-) -> CalibrationTable:
-    """Run the images through the float graph, one at a time, and keep every tensor's range."""
-    emitter, observer = EMITTERS[target], OBSERVERS[method]
-    model = read_model(source.path)
-    tensors = load_target(emitter.observed, extra="cpu", why=f"the target {target}")(model)
-    observe.with_reductions(model, tensors, observer.reductions)
-    with scratch_folder() as folder:
-        observed = folder / "observed.onnx"
-        write_model(model, observed)
-        del model
-        with OrtRunner(observed, threads=threads) as runner:
-            ranges = calibrate(
-                runner.run_all,
-                tensors,
-                observer.reductions,
-                load_target(observer.target, extra="cpu", why=f"the method {method}"),
-                progress(data.batches(preprocess, 1), "calibrating", data.facts().samples),
-            )
-    return CalibrationTable(
-        graph_sha256=source.sha256, method=method, data=data.facts(), ranges=ranges
-    )
-
-
-def quantize_file(
-    source: Artifact,
-    manifest: Manifest,
-    table: CalibrationTable,
-    path: Path,
-    *,
-    target: str,
-    bits: WeightBits,
-    images: NDArray[np.float32],
-    notify: Notify,
-) -> Manifest:
-    """Put Q/DQ pairs by the target's rules, then hold the graph against its float source.
-
-    images: float32 [N, C, H, W], some of those it was calibrated on.
-
-    Raises:
-        VerificationError: the table is another graph's, or the result fails a named check.
-    """
-    if table.graph_sha256 != source.sha256:
-        raise VerificationError(
-            f"the calibration table was made for graph {table.graph_sha256[:12]}…, "
-            f"this one is {source.sha256[:12]}…",
-            hint="calibrate this graph",
-        )
-    model = read_model(source.path)
-    emit = load_target(EMITTERS[target].target, extra="cpu", why=f"the target {target}")
-    emit(model, table.ranges, weight_bits=bits.bits)
-    write_model(model, path)
-    checks = _quantized_checks(source.path, path, images)
-    verify.require(checks, "the INT8 graph", "report this, with the model")
-    fusions = _fusions(source.path, path)
-    for fusion in fusions:
-        if fusion.fused < fusion.nodes:
-            notify(
-                f"ONNX Runtime runs {fusion.fused} of {fusion.nodes} {fusion.operator} nodes on "
-                "integers; the others stay float and cost speed"
-            )
-    facts = QuantizationFacts(
-        target=target,
-        weight_bits=bits.bits,
-        reason=bits.reason,
-        fusions=fusions,
-        calibration=CalibrationFacts(
-            table_sha256=digest_of(table.model_dump(mode="json")),
-            method=table.method,
-            data=table.data,
-        ),
-    )
-    return _quantized_manifest(source, manifest, path, facts, checks)
-
-
-def _quantized_checks(source: Path, result: Path, images: NDArray[np.float32]) -> Checks:
-    """Float and INT8 graph on the same images, the latter with the arithmetic it spells out.
-
-    What a CPU's kernels make of it is for `check` to say: the file may be for another CPU.
-    """
-    with (
-        OrtRunner(source, threads=_THREADS) as reference,
-        OrtRunner(result, threads=_THREADS, optimization=Optimization.NONE) as candidate,
-    ):
-        expected, got = reference.run(images), candidate.run(images)
-        one = candidate.run(images[:1])
-    noise = float(np.square(got.astype(np.float64) - expected).sum())
-    signal = float(np.square(expected.astype(np.float64)).sum())
-    sqnr = np.inf if noise == 0 else 10 * np.log10(max(signal, 1e-300) / noise)
-    return (
-        verify.condition("finite", bool(np.isfinite(got).all()), "no NaN or infinity"),
-        verify.condition("batch-1-runs", one.shape == got[:1].shape, f"gives {list(one.shape)}"),
-        Check(
-            name="sqnr-db",
-            passed=bool(sqnr >= MIN_SQNR_DB),
-            value=float(sqnr),
-            tolerance=MIN_SQNR_DB,
-            detail=f"at least, on {len(images)} calibration images",
-        ),
-    )
-
-
-def _fusions(source: Path, result: Path) -> tuple[Fusion, ...]:
-    """How many convolutions and additions ONNX Runtime runs on integers."""
-    floats = summary.summary_of(read_model(source)).operators
-    fused = optimized_operators(result)
-    return tuple(
-        Fusion(operator=operator, nodes=floats[operator], fused=fused[f"QLinear{operator}"])
-        for operator in ("Conv", "Add")
-        if operator in floats
-    )
-
-
-def _quantized_manifest(
-    source: Artifact, manifest: Manifest, path: Path, facts: QuantizationFacts, checks: Checks
-) -> Manifest:
-    step = HistoryStep(
-        step="quantize",
-        tools=package_versions(["resdeploy", "onnx-ir", "onnxruntime"]),
-        source_sha256=source.sha256,
-        notes=(f"{facts.weight_bits}-bit weights: {facts.reason}",),
-    )
-    return manifest.model_copy(
-        update={
-            "precision": "int8",
-            "sha256": sha256_of_file(path),
-            "size_bytes": path.stat().st_size,
-            "quantization": facts,
-            "verification": _merged(manifest.verification, checks, "quantize"),
-            "history": (*manifest.history, step),
-        }
-    )
 
 
 def _manifest(

@@ -17,6 +17,12 @@ from resdeploy.recipe import Recipe, TargetTable
 from resdeploy.records import DataFacts, MachineFacts, Preprocess
 from resdeploy.words import WeightBitsChoice
 
+# What decoding and preprocessing an image depends on.
+_IMAGES = ("pillow", "numpy")
+
+# Every package that a key may name.
+KEYED_PACKAGES = ("resdeploy", *_IMAGES, "onnx", "onnx-ir", "onnxsim", "onnxruntime", "torch")
+
 # Written into every key: raise it when the same inputs would give other bytes.
 LOGIC = 1
 
@@ -106,7 +112,8 @@ class TargetPlan:
 class Facts:
     """What a plan depends on besides the recipe, looked up before planning.
 
-    evaluation_ids: digest of the names of the evaluation images, which reports show.
+    calibration_order, evaluation_order: digests of names and contents in order.
+    versions: of every package that a step's bytes can depend on.
     quantizers: which Q/DQ target each runtime takes. missing: runtime to (package, extra)
     for those that are not installed.
     """
@@ -114,9 +121,11 @@ class Facts:
     weights_sha256: str | None
     preprocess: Preprocess
     calibration: DataFacts | None
+    calibration_order: str
     evaluation: DataFacts
-    evaluation_ids: str
+    evaluation_order: str
     machine: MachineFacts
+    versions: Mapping[str, str]
     quantizers: Mapping[str, str]
     missing: Mapping[str, tuple[str, str]]
 
@@ -206,7 +215,7 @@ class _Planner:
         return TargetPlan(table=table, chain=chain, key=graph)
 
     def simplify(self, graph: str) -> str:
-        key = self.key("simplify", {"graph": graph}, "onnxsim", "onnxruntime")
+        key = self.key("simplify", {"graph": graph}, "onnxsim", "onnx", "onnxruntime")
         return self.add(Simplify(key=key, graph=graph))
 
     def quantize(self, graph: str, runtime: str) -> str:
@@ -226,17 +235,23 @@ class _Planner:
         }
         table = self.add(
             Calibrate(
-                key=self.key("calibrate", observed, "onnxruntime", "onnx-ir"),
+                key=self.key("calibrate", observed, *_IMAGES, "onnx", "onnx-ir", "onnxruntime"),
                 graph=graph,
                 quantizer=quantizer,
                 method=asked.method,
             )
         )
         bits = chosen_bits(asked.weight_bits, self.facts.machine)
-        inputs = {"graph": graph, "table": table, "quantizer": quantizer, "bits": bits.bits}
+        inputs = {
+            "graph": graph,
+            "table": table,
+            "quantizer": quantizer,
+            "bits": [str(bits.bits), bits.reason],
+            "tried on": self.facts.calibration_order,
+        }
         return self.add(
             Quantize(
-                key=self.key("quantize", inputs, "onnx-ir", "onnxruntime"),
+                key=self.key("quantize", inputs, *_IMAGES, "onnx", "onnx-ir", "onnxruntime"),
                 graph=graph,
                 table=table,
                 quantizer=quantizer,
@@ -250,11 +265,13 @@ class _Planner:
             "build": build,
             "stages": [[stage.name, stage.key, stage.runtime] for stage in stages],
             "data": self.facts.evaluation.digest,
-            "ids": self.facts.evaluation_ids,
+            "order": self.facts.evaluation_order,
             "on_broken": self.recipe.data.evaluation.on_broken.value,
             "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
         }
-        self.add(Drift(key=self.key("drift", inputs, "torch", "onnxruntime"), stages=stages))
+        self.add(
+            Drift(key=self.key("drift", inputs, *_IMAGES, "torch", "onnxruntime"), stages=stages)
+        )
         bench = self.recipe.bench.model_dump(mode="json")
         timed = {"targets": [stage.key for stage in made], "bench": bench}
         self.add(Bench(key=self.key("bench", timed), targets=made))
@@ -268,8 +285,8 @@ class _Planner:
         return step.key
 
     def key(self, kind: str, inputs: Mapping[str, Any], *packages: str) -> str:
-        versions = self.facts.machine.versions
-        tools = {package: versions.get(package, "") for package in packages}
+        versions = self.facts.versions
+        tools = {package: versions.get(package, "") for package in ("resdeploy", *packages)}
         return f"{kind}-{digest_of({'logic': LOGIC, 'inputs': inputs, 'tools': tools})[:16]}"
 
 

@@ -18,11 +18,11 @@ from resdeploy.graph import EMITTERS, summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import LoadedModel, resolve
-from resdeploy.pipeline import compare, make
+from resdeploy.pipeline import compare, make, make_int8
 from resdeploy.pipeline.plan import chosen_bits
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
 from resdeploy.quantization import OBSERVERS
-from resdeploy.records import Manifest, Preprocess
+from resdeploy.records import CalibrationTable, Manifest, Preprocess
 from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
 
 _DEFAULT_INPUT = InputChoice()
@@ -51,12 +51,25 @@ def export(
     row = FORMATS[format]
     loaded = loaded_model(model, weights, notify)
     preprocess = chosen_preprocess(loaded.preprocess, choice)
-    path = output or Path(f"{model}{row.suffix}")
+    path = _output_path(output or Path(f"{model}{row.suffix}"), row.suffix, weights)
     with scratch_folder() as folder:
         made, manifest = _float_file(
             loaded, preprocess, folder, name=model, simplify=simplify, notify=notify
         )
         return publish(made, path, manifest)
+
+
+def _output_path(path: Path, suffix: str, *sources: str | Path | None) -> Path:
+    """`path`, if it may be written: of the format's suffix, and not what we read from.
+
+    Raises:
+        UsageError: it may not.
+    """
+    if path.suffix != suffix:
+        raise UsageError(f"the output {path} must end in {suffix}", hint=f"-o {path.stem}{suffix}")
+    if path.resolve() in [Path(source).resolve() for source in sources if source is not None]:
+        raise UsageError(f"the output {path} is the input", hint="choose another name")
+    return path
 
 
 def _float_file(
@@ -90,8 +103,9 @@ def simplify(
         ArtifactError, GraphError: `source` is not a sound ONNX file.
         OutputError: `output` cannot be written.
     """
-    path = output or source.with_name(f"{source.stem}-simplified{source.suffix}")
     artifact, manifest = _opened(source, choice)
+    path = output or source.with_name(f"{source.stem}-simplified.onnx")
+    path = _output_path(path, ".onnx", source)
     with scratch_folder() as folder:
         made = folder / "simplified.onnx"
         return publish(made, path, make.simplify_file(artifact, manifest, made, notify=notify))
@@ -135,12 +149,13 @@ def quantize(
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     machine = machine_facts()
     path = output or Path(f"{Path(model).stem if _is_file(model) else model}-int8.onnx")
+    path = _output_path(path, ".onnx", model)
     with scratch_folder() as folder:
         floats, manifest = _float_artifact(model, weights, folder, choice, notify)
         preprocess = _known_preprocess(model, manifest)
         if source.facts().synthetic:
             notify("calibrating on synthetic noise: the ranges are not those of real images")
-        table = make.table_for(
+        table = make_int8.table_for(
             floats,
             preprocess,
             source,
@@ -151,21 +166,28 @@ def quantize(
         )
         compare.tell_skipped(table.data, notify)
         made = folder / "int8.onnx"
-        manifest = make.quantize_file(
+        manifest = make_int8.quantize_file(
             floats,
             manifest,
             table,
             made,
             target=target,
             bits=chosen_bits(weight_bits, machine),
-            images=make.first_images(source, preprocess),
+            images=make_int8.first_images(source, preprocess),
             notify=notify,
         )
-        table_path = path.with_name(f"{path.stem}.calibration.json")
-        with replacing(table_path) as part:  # so that neither appears without the other
-            part.write_text(table.to_json(), encoding="utf-8")
-            artifact = publish(made, path, manifest)
-        return Quantized(artifact=artifact, table=table_path)
+        return _publish_with_table(made, path, manifest, table)
+
+
+def _publish_with_table(
+    made: Path, path: Path, manifest: Manifest, table: CalibrationTable
+) -> Quantized:
+    """Give both files their names, so that neither appears without the other."""
+    table_path = path.with_name(f"{path.stem}.calibration.json")
+    with replacing(table_path) as part:
+        part.write_text(table.to_json(), encoding="utf-8")
+        artifact = publish(made, path, manifest)
+    return Quantized(artifact=artifact, table=table_path)
 
 
 def _is_file(model: str) -> bool:
@@ -204,8 +226,8 @@ def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
     if len(facts.inputs) != 1 or len(facts.inputs[0].shape) != 4:
         shapes = [list(tensor.shape) for tensor in facts.inputs]
         raise GraphError(f"{path} takes {shapes}; one input [N, C, H, W] is needed")
-    if facts.precision == "int8":
-        raise GraphError(f"{path} is quantized already", hint="start from its FP32 source")
+    if facts.precision != "fp32":
+        raise GraphError(f"{path} is {facts.precision} already", hint="start from its FP32 source")
     if isinstance(facts.inputs[0].shape[0], int):
         raise GraphError(
             f"the batch of {path} is fixed at {facts.inputs[0].shape[0]}",
@@ -214,6 +236,9 @@ def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
     known = artifact.manifest or _foreign_manifest(artifact, facts)
     own = known.preprocess or _said_preprocess(facts, choice)
     preprocess = None if own is None else chosen_preprocess(own, choice)
+    edge = facts.inputs[0].shape[2]
+    if choice.size is not None and isinstance(edge, int) and choice.size != edge:
+        raise UsageError(f"--size is {choice.size}, but {path} takes {edge} by {edge} images")
     return artifact, known.model_copy(update={"preprocess": preprocess})
 
 

@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from resdeploy.artifact import digest_of, make_folder, read_document, write_text
+from resdeploy.artifact import (
+    clear_leftovers,
+    digest_of,
+    make_folder,
+    read_document,
+    writable,
+    write_text,
+)
 from resdeploy.contracts import Notify, Progress, Source, silent, unheard
 from resdeploy.data import refuse_overlap, source_from_reference
 from resdeploy.errors import RecipeError
 from resdeploy.formats import FORMATS
 from resdeploy.gate import METRICS, problems_of
 from resdeploy.graph import EMITTERS
-from resdeploy.measure.machine import machine_facts
+from resdeploy.measure.machine import machine_facts, package_versions
 from resdeploy.models.reference import resolve
 from resdeploy.models.variants import VARIANTS
 from resdeploy.pipeline.execute import STORE, Execution
 from resdeploy.pipeline.make import require_image_channels
-from resdeploy.pipeline.plan import Facts, Plan, plan_of
+from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, Plan, plan_of
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
 from resdeploy.quantization import OBSERVERS
@@ -99,7 +106,9 @@ def prepare(path: Path) -> Prepared:
         preprocess=preprocess,
         calibration=None if calibration is None else calibration.facts(),
         evaluation=evaluation.facts(),
-        evaluation_ids=digest_of(list(evaluation.hashes())),
+        calibration_order="" if calibration is None else _order(calibration),
+        evaluation_order=_order(evaluation),
+        versions=package_versions(KEYED_PACKAGES),
         machine=machine_facts(),
         quantizers={emitter.runtime: emitter.name for emitter in EMITTERS},
         missing={row.name: (row.module, row.extra) for row in RUNTIMES if not row.is_installed()},
@@ -110,6 +119,11 @@ def prepare(path: Path) -> Prepared:
         evaluation=evaluation,
         baseline=_baseline(recipe),
     )
+
+
+def _order(source: Source) -> str:
+    """A digest of the images' names and contents in the order in which they are read."""
+    return digest_of(list(source.hashes().items()))
 
 
 def _refuse_impossible(path: Path, recipe: Recipe) -> None:
@@ -190,10 +204,12 @@ def run(
 
 
 def _set_aside(folder: Path) -> None:
-    results = folder / RESULTS
-    if results.exists():
-        results.replace(folder / PREVIOUS)
-    (folder / REPORT).unlink(missing_ok=True)
+    clear_leftovers(folder)
+    results, report = folder / RESULTS, folder / REPORT
+    with writable(results):
+        if results.exists():
+            results.replace(folder / PREVIOUS)
+        report.unlink(missing_ok=True)
 
 
 def _write_report(result: RunResult, folder: Path, notify: Notify) -> Path | None:

@@ -37,6 +37,11 @@ class Store:
         """The folder of a finished step."""
         return self.folder / key
 
+    def drop(self, key: str) -> None:
+        """Forget a finished step."""
+        with writable(self.folder / key):
+            shutil.rmtree(self.folder / key)
+
     @contextlib.contextmanager
     def producing(self, key: str) -> Iterator[Path]:
         """A folder to work in that becomes the step's own when the block succeeds.

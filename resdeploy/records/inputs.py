@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from resdeploy.records.base import Record
 from resdeploy.words import ChannelOrder, Interpolation
@@ -25,8 +25,8 @@ class Preprocess(Record):
     resize: Positive | None = None
     crop: Positive | None = None
     interpolation: Interpolation = Interpolation.BILINEAR
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[FiniteFloat, ...] = (0.485, 0.456, 0.406)
+    std: tuple[FiniteFloat, ...] = (0.229, 0.224, 0.225)
     channels: ChannelOrder = ChannelOrder.RGB
 
     @model_validator(mode="after")

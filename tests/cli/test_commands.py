@@ -7,8 +7,10 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +213,47 @@ def test_labels_of_other_classes_are_refused(cli: Cli, exported: Path, tmp_path:
     assert "label 10" in said.err
 
 
+def test_a_candidate_called_eager_does_not_take_the_reference_s_place(
+    cli: Cli, exported: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "eager.onnx"
+    path.write_bytes(exported.read_bytes())
+    path.with_name("eager.onnx.json").write_bytes(exported.with_name("m.onnx.json").read_bytes())
+    rows = json.loads(cli("bench", path, "--rounds", 5, "--json").out)["bench"]
+    assert [row["name"] for row in rows] == ["eager", str(path)]
+
+
+def test_weights_are_found_beside_an_artifact_that_moved(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    weights = (ROOT / "resdeploy/assets/digits/resnet20.safetensors").read_bytes()
+    (here / "w.safetensors").write_bytes(weights)
+    monkeypatch.chdir(here)
+    assert cli("export", "resnet20", "--weights", "w.safetensors", "-o", "m.onnx").code == 0
+    here.rename(there)
+    monkeypatch.chdir(tmp_path)
+    said = cli("check", there / "m.onnx", "--data", "embedded:digits-evaluation", "--json")
+    assert json.loads(said.out)["drift"][0]["flips"] == 0
+
+
+def test_ending_a_command_clears_what_it_began(tmp_path: Path) -> None:
+    """SIGTERM is how a service manager or `timeout` stops a program."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "resdeploy", "export", "resnet110", "-o", "m.onnx", "--quiet"],
+        cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while child.poll() is None and not any(scratch.iterdir()):
+        time.sleep(0.01)
+    child.terminate()
+    assert child.wait() == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [scratch]
+
+
 def test_predict_gives_the_class_that_check_counts(
     cli: Cli, exported: Path, tmp_path: Path
 ) -> None:
@@ -267,6 +310,12 @@ def test_listings_have_the_records_field_names(cli: Cli) -> None:
         (["predict", "{onnx}", "absent.jpg"], ["absent.jpg"]),
         (["predict", "{plain}", "{photo}/x.png"], ["no sidecar"]),
         (["bogus"], ["bogus"]),
+        (["bench", "{onnx}", "{onnx}"], ["named twice"]),
+        (["simplify", "{onnx}", "-o", "{onnx}"], ["is the input"]),
+        (["simplify", "{onnx}", "--size", "64"], ["--size", "32 by 32"]),
+        (["export", "resnet20", "-o", "{file}.pth"], [".onnx"]),
+        (["check", "{onnx}", "--data", "synthetic:1", "--reference", "resnet18", "--size", "32"],
+         ["[1, 10]", "[1, 1000]"]),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )  # fmt: skip

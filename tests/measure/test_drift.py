@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resdeploy.contracts import Batch
+from resdeploy.errors import DataError
 from resdeploy.measure.drift import DriftMeter, measure_drift
 from resdeploy.records import DriftFigures
 
@@ -157,7 +158,7 @@ def test_no_images_give_no_numbers() -> None:
 
 
 def test_shapes_that_do_not_compare() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 3\) do not compare with \(2, 4\)"):
+    with pytest.raises(DataError, match=r"\[2, 3\] do not compare with the reference's \[2, 4\]"):
         DriftMeter().add(batch(0, 2), np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from resdeploy.errors import GraphError, VerificationError
 from resdeploy.measure.verify import (
@@ -74,10 +75,22 @@ def test_other_answers_fail(candidate: Answer, failed: tuple[bool, bool], said: 
     assert raised.value.hint == "try again"
 
 
-def test_a_reference_with_nan_agrees_with_nobody() -> None:
-    for candidate in (linear(WEIGHT), with_nan):
-        checks = agreement_checks(with_nan, candidate, SHAPE, EXPORT)
-        assert not any(check.passed for check in checks)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_reference_that_is_not_finite_agrees_with_nobody(bad: float) -> None:
+    def reference(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = linear(WEIGHT)(images)
+        logits[0, 0] = bad
+        return logits
+
+    for candidate in (linear(WEIGHT), reference):
+        with pytest.raises(VerificationError, match="the model itself answers NaN or infinity"):
+            agreement_checks(reference, candidate, SHAPE, EXPORT)
+
+
+def test_small_logits_are_compared_on_their_own_scale() -> None:
+    small = (WEIGHT * 1e-5).astype(np.float32)
+    checks = agreement_checks(linear(small), linear(np.zeros_like(WEIGHT)), SHAPE, EXPORT)
+    assert not any(check.passed for check in checks)
 
 
 def test_require_names_every_failed_check_with_its_figures() -> None:

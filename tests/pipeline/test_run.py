@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from resdeploy import run
 from resdeploy.artifact import open_artifact, read_document
-from resdeploy.errors import ArtifactError, DataError, ExitCode, MissingExtraError, RecipeError
+from resdeploy.errors import DataError, ExitCode, MissingExtraError, RecipeError
 from resdeploy.pipeline.run import prepare
 from resdeploy.records import RunResult, TargetStatus, Verdict
 from tests.conftest import ROOT, Cli
@@ -117,14 +118,56 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
             assert (out / file).read_bytes() == (finished_run / file).read_bytes()
 
 
-def test_a_damaged_step_is_refused_and_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("quantize-*/model.onnx", lambda path: path.write_bytes(path.read_bytes()[:-1])),
+        ("export-*/model.onnx.json", lambda path: path.unlink()),
+        ("simplify-*/model.onnx", lambda path: path.unlink()),
+        ("drift-*/drift.json", lambda path: path.write_text("{")),
+    ],
+    ids=["truncated", "no-sidecar", "no-model", "not-json"],
+)
+def test_a_damaged_step_is_done_again(
+    tmp_path: Path, finished_run: Path, file: str, damage: Callable[[Path], object], cli: Cli
+) -> None:
+    recipe, out = write_recipe(tmp_path), tmp_path / "out"
+    shutil.copytree(finished_run, out)
+    (path,) = (out / ".steps").glob(file)
+    damage(path)
+    said = cli("run", recipe, "--out", out)
+    assert said.code == ExitCode.DONE, said.err
+    assert "is damaged and is done again" in said.err
+    redone = [step.kind for step in results_of(out).steps if not step.reused]
+    assert redone == ["build", file.partition("-")[0], "bench"]
+    for name in ARTIFACTS:
+        assert (out / name).read_bytes() == (finished_run / name).read_bytes()
+
+
+def test_a_sidecar_follows_what_does_not_change_the_graph(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     run(recipe, out=tmp_path / "out")
-    (model,) = (tmp_path / "out" / ".steps").glob("quantize-*/model.onnx")
-    model.write_bytes(model.read_bytes()[:-1])
-    with pytest.raises(ArtifactError, match="sidecar was written for"):
-        run(recipe, out=tmp_path / "out")
-    assert not (tmp_path / "out" / "results.json").exists()
+    before = (tmp_path / "out" / "onnx-fp32.onnx").read_bytes()
+    change = "\ninput = { mean = [0, 0, 0], std = [1, 1, 1] }\ntargets"
+    recipe.write_text(recipe.read_text().replace("\ntargets", change, 1))
+    run(recipe, out=tmp_path / "out")
+    artifact = open_artifact(tmp_path / "out" / "onnx-fp32.onnx")
+    assert artifact.path.read_bytes() == before
+    assert artifact.manifest is not None
+    assert artifact.manifest.preprocess is not None
+    assert artifact.manifest.preprocess.mean == (0, 0, 0)
+
+
+def test_too_few_images_are_no_evidence(tmp_path: Path, cli: Cli) -> None:
+    """One flip on ten images is more than a rule of 0.99 allows; a hundred would do."""
+    recipe = write_recipe(
+        tmp_path,
+        gate='{ metric = "drift.top1_agreement", min = 0.99 }',
+        evaluation='embedded = "digits-evaluation", samples = 10',
+    )
+    said = cli("run", recipe, "--out", tmp_path / "out")
+    assert said.code == ExitCode.INCONCLUSIVE
+    assert "100 would do" in said.err
 
 
 @pytest.mark.parametrize(
