@@ -246,11 +246,11 @@ def test_ending_a_command_clears_what_it_began(tmp_path: Path) -> None:
         [sys.executable, "-m", "resdeploy", "export", "resnet110", "-o", "m.onnx", "--quiet"],
         cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    while child.poll() is None and not any(scratch.iterdir()):
+    while child.poll() is None and not any(scratch.glob("resdeploy-*")):
         time.sleep(0.01)
     child.terminate()
     assert child.wait() == 128 + signal.SIGTERM
-    assert list(scratch.iterdir()) == []
+    assert list(scratch.glob("resdeploy-*")) == []
     assert list(tmp_path.iterdir()) == [scratch]
 
 
