@@ -22,7 +22,9 @@ def read_model(path: Path) -> ir.Model:
     if not os.path.isfile(path):  # which a name too long for a file does not break
         raise GraphError(f"{path} is not a file", hint="check the path")
     try:
-        proto = onnx.load(path, format="protobuf")  # whatever the file is called
+        # Of no other format, whatever the file is called; and of this one file alone.
+        proto = onnx.load(path, format="protobuf", load_external_data=False)
+        _refuse_other_files(proto, path)
         onnx.checker.check_model(proto)
     except (DecodeError, onnx.checker.ValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -30,13 +32,16 @@ def read_model(path: Path) -> ir.Model:
             f"{path} is not a valid ONNX model: {first}",
             hint="the file is truncated, damaged or of another format; export it again",
         ) from error
+    return ir.from_proto(proto)
+
+
+def _refuse_other_files(proto: onnx.ModelProto, path: Path) -> None:
     outside = [item.name for item in proto.graph.initializer if uses_external_data(item)]
     if outside:
         raise GraphError(
             f"{path} keeps {len(outside)} weights in other files, the first {outside[0]!r}",
             hint="save it as one file: no sidecar could vouch for the others",
         )
-    return ir.from_proto(proto)
 
 
 def write_model(model: ir.Model, path: Path) -> None:

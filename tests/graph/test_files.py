@@ -117,3 +117,13 @@ def test_reductions_are_those_of_numpy_and_need_a_tensor(sound: Path, tmp_path: 
     assert (seen["x.ReduceMin"], seen["x.ReduceMax"]) == (images.min(), images.max())
     assert seen["r.ReduceMin"] >= 0
     np.testing.assert_array_equal(seen["y"], tools.answer(sound, images))
+
+
+def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
+    """No hash of the graph would notice that they changed."""
+    model = tools.proto("y = Add(x, w)", {"w": tools.noise(2, 3)}, inputs="float[2,3] x",
+                        outputs="float[2,3] y")  # fmt: skip
+    path = tmp_path / "outside.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    with pytest.raises(GraphError, match="keeps 1 weights in other files, the first 'w'"):
+        read_model(path)

@@ -265,3 +265,31 @@ def test_every_convolution_and_addition_of_a_resnet_is_fused(
     assert (operators["QLinearConv"], operators["QLinearAdd"]) == (convolutions, additions)
     assert operators["QGemm"] == 1
     assert not {"Conv", "FusedConv", "Add", "Gemm", "Relu", "GlobalAveragePool"} & set(operators)
+
+
+def test_names_that_the_graph_has_already_are_left_alone(tmp_path: Path) -> None:
+    """A graph may call its own tensors x_scale or a_quantized: they must not become ours."""
+    path = tmp_path / "clash.onnx"
+    body = f"""h = Mul(x, x_scale) a = Conv<{PADDED}>(h, w, b) x_quantized = Relu(a)
+        d = Conv<{PADDED}>(x, x_zero_point) t = Add(x_quantized, d)
+        r = Relu(t) {HEAD}"""
+    own = {"x_scale": np.float32([2.0]), "x_zero_point": CONV["w"]}
+    onnx.save(tools.proto(body, weights(CONV, own)), path)
+    images = tools.noise(16, 4, 8, 8)
+    result = tools.quantized(path, images, bits=8)
+    onnx.checker.check_model(onnx.load(result), full_check=True)
+    assert tools.sqnr_db(tools.answer(path, images), tools.answer(result, images)) > 26
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+@pytest.mark.parametrize("hangs_over", [0, 1])
+def test_average_pooling_is_right_as_it_runs(counted: int, hangs_over: int, tmp_path: Path) -> None:
+    """ONNX Runtime's integer kernel divides wrongly where both attributes are set."""
+    path = tmp_path / "pool.onnx"
+    pool = f"kernel_shape=[3,3], strides=[2,2], {PADDED}, ceil_mode={hangs_over}"
+    body = f"""m = AveragePool<{pool}, count_include_pad={counted}>(x)
+        a = Conv<{PADDED}>(m, w, b) r = Relu(a) {HEAD}"""
+    onnx.save(tools.proto(body, weights(CONV)), path)
+    images = tools.noise(16, 4, 8, 8)
+    result = tools.quantized(path, images, bits=7)
+    assert tools.sqnr_db(tools.answer(path, images), tools.answer(result, images)) > 26
