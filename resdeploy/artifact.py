@@ -110,12 +110,16 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be made, or the file cannot be written.
     """
+    if not path.name:
+        raise OutputError(f"cannot write {str(path)!r}: it is no file name", hint="choose a file")
     make_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with writable(path):
             if path.is_dir():  # before any work, and before a sidecar is written
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if path.exists() and not path.is_file():  # a device would be replaced by our file
+                raise OutputError(f"cannot write {path}: it is a device", hint="choose a file")
             yield part
             _sync(part)
             part.replace(path)
@@ -155,6 +159,15 @@ def publish(made: Path, path: Path, manifest: Manifest) -> Artifact:
         _sync(part)  # before the sidecar: a disk that is full shows it only here
         write_text(sidecar_path(path), manifest.to_json())
     return Artifact(path=path, sha256=manifest.sha256, manifest=manifest)
+
+
+def is_published(path: Path, manifest: Manifest) -> bool:
+    """Whether the file and its sidecar are there already, byte for byte."""
+    sidecar = sidecar_path(path)
+    if not (path.is_file() and sidecar.is_file()):
+        return False
+    said = sidecar.read_text(encoding="utf-8") == manifest.to_json()
+    return said and sha256_of_file(path) == manifest.sha256
 
 
 def open_artifact(path: Path) -> Artifact:

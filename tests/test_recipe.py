@@ -276,3 +276,15 @@ def test_timed_batches_lie_within_the_profile(tmp_path: Path, names: Names) -> N
     assert found == {"bench.batches": "1 is not within input.batch 2 to 8"}
     text = SMALL + "input = { batch = { min = 4, opt = 2, max = 8 } }"
     assert list(problems(tmp_path, text, names)) == ["input.batch"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ('metric = "drift.top1_agreement", min = 97', "between 0 and 1"),
+        ('metric = "drift.top1_drop", max = 1', "one percentage point"),
+    ],
+)
+def test_a_limit_in_per_cent_is_refused(tmp_path: Path, names: Names, rule: str, said: str) -> None:
+    (problem,) = problems(tmp_path, SMALL + f"gate = [{{ {rule} }}]", names).values()
+    assert said in problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import traceback
@@ -34,7 +35,8 @@ app = typer.Typer(
     help=(
         "Take a trained ResNet to production: export, simplify, quantize, check, time and gate.\n\n"
         "Start with: resdeploy export resnet50 --weights FILE, or resdeploy run RECIPE.\n\n"
-        "Exit codes: 0 done or passed, 1 gate failed, 2 could not run, 3 inconclusive."
+        "Exit codes: 0 done or passed, 1 gate failed, 2 could not run, 3 inconclusive, "
+        "130 interrupted."
     ),
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -92,6 +94,8 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     except SystemExit as error:  # shell completion speaks through its code
         # 1 is what Typer makes of a reader that closed our stdout, and would say "gate failed".
         return error.code if isinstance(error.code, int) and error.code != 1 else ExitCode.ERROR
+    except OSError as error:  # ours are ResdeployErrors: this is stdout or stderr
+        return _failed(error, f"cannot write the output: {error.strerror}", "", arguments)
     except Exception as error:
         return _failed(error, f"{type(error).__name__}: {error}", _BUG, arguments)
     return int(code or ExitCode.DONE)
@@ -119,6 +123,9 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without umlauts still gets the rest
     ended: list[int] = []
 
     def end(number: int, _: object) -> None:

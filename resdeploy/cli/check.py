@@ -35,7 +35,7 @@ def check(
 ) -> None:
     """Compare artifacts with eager PyTorch on the same images.
 
-    NaN or infinity in an output is exit code 1; no image to compare is 3.
+    NaN or infinity in an output is exit code 1.
     """
     with out.working("loading"):
         from resdeploy.pipeline.evaluate import check as checked

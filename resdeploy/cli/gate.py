@@ -20,7 +20,12 @@ def gate(
     out: Output,
     result: Result,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="An accepted baseline to compare with.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Compare with this baseline. [default: the one of the run]",
+            show_default=False,
+        ),
     ] = None,
 ) -> None:
     """Judge a run by its own rules. Exit codes: 0 pass, 1 fail, 3 inconclusive."""
@@ -31,10 +36,7 @@ def gate(
 
     run = read_document(result, RunResult)
     accepted = None if baseline is None else read_document(baseline, Baseline)
-    named = run.recipe.get("baseline")
-    if accepted is None and named:
-        out.notify(f"the recipe names the baseline {named}; give it with --baseline")
-    judgement = judge_result(run, accepted)
+    judgement = judge_result(run, accepted or run.baseline)
     out.table(findings_table(judgement))
     if out.as_json:
         out.document("gate", judgement.model_dump(mode="json"))

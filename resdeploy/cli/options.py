@@ -90,7 +90,7 @@ _GROUPS: dict[type, _Group] = {
     Output: _Group(
         options={
             "as_json": _flag("--json", "Print one JSON document to stdout."),
-            "quiet": _flag("--quiet", "No tables and no progress bars."),
+            "quiet": _flag("--quiet", "No progress and no verdict tables."),
             "verbose": _flag("--verbose", "Say what is being done."),
             "debug": _flag("--debug", "Show a traceback when something fails."),
         },

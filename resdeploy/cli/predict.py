@@ -24,7 +24,7 @@ def predict(
         from resdeploy.pipeline.look import predict as predicted
         from resdeploy.report.listings import predictions_table
 
-        found = predicted(artifact, images, labels=labels, top=top)
+        found = predicted(artifact, images, labels=labels, top=top, notify=out.notify)
     rows = [prediction.model_dump(mode="json") for prediction in found]
     if out.as_json:
         out.document("predict", {"predictions": rows})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from resdeploy.errors import listed, near_names
 from resdeploy.gate.metrics import METRICS
-from resdeploy.records import Rule
+from resdeploy.records import Rule, Unit
 
 
 def problems_of(rules: Sequence[Rule], targets: Iterable[str]) -> tuple[str, ...]:
@@ -16,7 +16,11 @@ def problems_of(rules: Sequence[Rule], targets: Iterable[str]) -> tuple[str, ...
     return tuple(
         f"gate[{index}].{problem}"
         for index, rule in enumerate(rules)
-        for problem in (*_limit_problems(rule), *_name_problems(rule, names))
+        for problem in (
+            *_limit_problems(rule),
+            *_unit_problems(rule),
+            *_name_problems(rule, names),
+        )
     )
 
 
@@ -27,6 +31,18 @@ def _limit_problems(rule: Rule) -> Iterator[str]:
             yield f"{key}: {limit} is not a finite number"
     if rule.min is not None and rule.max is not None and rule.min > rule.max:
         yield f"min: {rule.min} is above max {rule.max}; no number satisfies both"
+
+
+def _unit_problems(rule: Rule) -> Iterator[str]:
+    """A share is at most 1: 97 is meant as a percentage, and would never or always hold."""
+    unit = METRICS[rule.metric].unit if rule.metric in METRICS else None
+    for key, limit in (("min", rule.min), ("max", rule.max)):
+        if limit is None or not math.isfinite(limit):
+            continue
+        if unit is Unit.FRACTION and not 0 <= limit <= 1:
+            yield f"{key}: {limit} is not a share between 0 and 1 (0.99 is 99 %)"
+        if unit is Unit.POINTS and not -1 < limit < 1:
+            yield f"{key}: {limit} is not a difference of shares (0.01 is one percentage point)"
 
 
 def _name_problems(rule: Rule, targets: tuple[str, ...]) -> Iterator[str]:

@@ -47,7 +47,7 @@ def check(
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
     """
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
-    opened = [open_artifact(path) for path in candidates]
+    opened = [open_artifact(Path(path)) for path in candidates]
     loaded = _reference(opened, reference, weights, notify)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
     make.require_image_channels(loaded.facts, preprocess)
@@ -83,7 +83,7 @@ def bench(
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
     """
-    opened = [open_artifact(path) for path in candidates]
+    opened = [open_artifact(Path(path)) for path in candidates]
     loaded = _reference(opened, reference, weights, notify)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
     return compare.latency_records(
@@ -140,13 +140,12 @@ def _reference(
         raise UsageError("there is no candidate", hint="name at least one artifact")
     if reference is not None:
         return loaded_model(reference, weights, notify)
-    if weights is not None:
-        raise UsageError("--weights needs --reference", hint="name the model of the weights")
     facts = _common_model(opened)
-    loaded = resolve(facts.reference, _found_weights(facts, opened[0].path.parent))
+    given = weights or _found_weights(facts, opened[0].path.parent)
+    loaded = resolve(facts.reference, given)
     if loaded.facts.weights_sha256 != facts.weights_sha256:
         raise ArtifactError(
-            f"the weights {facts.weights} have changed since {opened[0].path.name} was made: "
+            f"the weights {given} are not those that {opened[0].path.name} was made from: "
             f"their sha256 is {loaded.facts.weights_sha256}, it was {facts.weights_sha256}",
             hint="name the right ones with --reference and --weights",
         )
@@ -156,11 +155,16 @@ def _reference(
 
 
 def _found_weights(facts: ModelFacts, folder: Path) -> str:
-    """The weights as the sidecar spells them, or the file of that name beside the artifact."""
-    beside = folder / Path(facts.weights).name
-    if is_weights_word(facts.weights) or Path(facts.weights).is_file() or not beside.is_file():
+    """The weights where the sidecar says, seen from here or from the artifact, or beside it."""
+    if is_weights_word(facts.weights):
         return facts.weights
-    return str(beside)
+    for path in (Path(facts.weights), folder / facts.weights, folder / Path(facts.weights).name):
+        if path.is_file():
+            return str(path)
+    raise ArtifactError(
+        f"the sidecar names the weights {facts.weights}, and there is no such file here",
+        hint="say where they are with --weights",
+    )
 
 
 def _common_model(opened: Sequence[Artifact]) -> ModelFacts:

@@ -14,10 +14,10 @@ from typing import Any, Literal, assert_never
 
 from resdeploy.artifact import (
     Artifact,
+    is_published,
     open_artifact,
     publish,
     read_document,
-    sha256_of_file,
     sidecar_path,
     write_text,
 )
@@ -38,9 +38,9 @@ from resdeploy.pipeline.plan import (
     Stage,
     Step,
     TargetPlan,
+    label_of,
 )
 from resdeploy.pipeline.store import Store
-from resdeploy.recipe import Recipe
 from resdeploy.records import (
     Baseline,
     CalibrationTable,
@@ -120,6 +120,7 @@ class Execution:
             drift=self.drift,
             bench=self.bench,
             rules=self.recipe.gate,
+            baseline=self.baseline,
             judgement=judge(
                 self.recipe.gate,
                 tuple(self.targets.values()),
@@ -138,7 +139,7 @@ class Execution:
         reused = self._do(step)
         return StepResult(
             kind=type(step).__name__.lower(),
-            label=_label(step, self.recipe),
+            label=label_of(step, self.recipe),
             key=step.key,
             reused=reused,
             seconds=round(time.perf_counter() - start, 3),
@@ -291,6 +292,9 @@ class Execution:
             ),
             progress=self.progress,
         )
+        for record in self.bench:
+            if record.note:
+                self.notify(f"{record.name}, batch {record.batch}: {record.note}")
 
     def _broken(self) -> dict[str, str]:
         """Targets that fail a rule on answers, and why."""
@@ -353,7 +357,7 @@ class Execution:
             return
         artifact, manifest = self._made(target.key)
         path = self.out / f"{table.name}.onnx"
-        if not _is_published(path, manifest):
+        if not is_published(path, manifest):
             publish(artifact.path, path, manifest)
         self.targets[table.name] = TargetResult(
             **facts,
@@ -369,32 +373,3 @@ def _as_read(planned: DataFacts | None, read: DataFacts) -> DataFacts:
     """The source as this run names it, with what came out when its images were read."""
     found = {"samples": read.samples, "skipped": read.skipped}
     return read if planned is None else planned.model_copy(update=found)
-
-
-def _is_published(path: Path, manifest: Manifest) -> bool:
-    """Whether the file and its sidecar are there already, byte for byte."""
-    sidecar = sidecar_path(path)
-    if not (path.is_file() and sidecar.is_file()):
-        return False
-    said = sidecar.read_text(encoding="utf-8") == manifest.to_json()
-    return said and sha256_of_file(path) == manifest.sha256
-
-
-def _label(step: Step, recipe: Recipe) -> str:
-    match step:
-        case Build():
-            return f"{recipe.model.reference}, weights {recipe.model.weights}"
-        case Export():
-            return "PyTorch to ONNX"
-        case Simplify():
-            return "onnxsim"
-        case Calibrate():
-            return f"{step.method} for {step.quantizer}"
-        case Quantize():
-            return f"{step.quantizer}, {step.bits.bits}-bit weights"
-        case Drift():
-            return f"compare {', '.join(stage.name for stage in step.stages)}"
-        case Bench():
-            return f"time {', '.join(stage.name for stage in step.targets)}"
-        case _:
-            assert_never(step)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resdeploy.artifact import open_artifact
+from resdeploy.contracts import Notify, unheard
 from resdeploy.data import decode, preprocessed
 from resdeploy.errors import ArtifactError, DataError, VerificationError
 from resdeploy.graph import summary
@@ -42,7 +43,12 @@ class Prediction(Record):
 
 
 def predict(
-    artifact: Path, images: Sequence[Path], *, labels: Path | None = None, top: int = 5
+    artifact: Path,
+    images: Sequence[Path],
+    *,
+    labels: Path | None = None,
+    top: int = 5,
+    notify: Notify = unheard,
 ) -> tuple[Prediction, ...]:
     """The `top` classes of each image, with the sidecar's preprocessing.
 
@@ -59,12 +65,18 @@ def predict(
             f"no sidecar says how images are preprocessed for {artifact}",
             hint="export it with resdeploy, which writes one, with what it knows",
         )
+    if opened.manifest and opened.manifest.model and not opened.manifest.model.trained:
+        notify(f"{artifact} was made from random weights: its answers mean nothing")
     names = _labels(labels)
     candidate = candidates_of([opened])[0]
     predictions = []
     with compare.runner_for(candidate, machine_facts().cores) as runner:
         for path in images:
-            pixels = preprocessed(decode(path), preprocess, name=str(path))
+            try:
+                pixels = preprocessed(decode(path), preprocess, name=str(path))
+            except DataError as error:
+                hint = f"the artifact's sidecar asks for {preprocess.size} by {preprocess.size}"
+                raise DataError(error.message, hint=hint) from error
             logits = runner.run(pixels[np.newaxis])[0].astype(np.float64)
             if not np.isfinite(logits).all():
                 raise VerificationError(f"{artifact} answers NaN or infinity for {path}")
@@ -78,7 +90,7 @@ def _labels(path: Path | None) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the labels {path}: {error}") from error
+        raise DataError(f"cannot read the labels {path}", hint="one class name per line") from error
 
 
 def _prediction(

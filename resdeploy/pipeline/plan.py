@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from resdeploy.artifact import digest_of
 from resdeploy.errors import MissingExtraError
@@ -295,3 +295,24 @@ def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts) -> WeightBits:
     if choice is WeightBitsChoice.AUTO:
         return weight_bits_for(machine)
     return WeightBits(bits=int(choice.value), reason="asked for")
+
+
+def label_of(step: Step, recipe: Recipe) -> str:
+    """What a step does, in a few words."""
+    match step:
+        case Build():
+            return f"{recipe.model.reference}, weights {recipe.model.weights}"
+        case Export():
+            return "PyTorch to ONNX"
+        case Simplify():
+            return "onnxsim"
+        case Calibrate():
+            return f"{step.method} for {step.quantizer}"
+        case Quantize():
+            return f"{step.quantizer}, {step.bits.bits}-bit weights"
+        case Drift():
+            return f"compare {', '.join(stage.name for stage in step.stages)}"
+        case Bench():
+            return f"time {', '.join(stage.name for stage in step.targets)}"
+        case _:
+            assert_never(step)

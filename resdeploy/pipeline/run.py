@@ -186,6 +186,9 @@ def run(
     for name, data in (("calibration", prepared.calibration), ("evaluation", prepared.evaluation)):
         if data is not None and data.facts().synthetic:
             notify(f"the {name} images are synthetic: no accuracy rule can pass")
+    missing = prepared.plan.recipe.baseline_path
+    if missing is not None and prepared.baseline is None:
+        notify(f"there is no baseline at {missing}; `resdeploy baseline accept` writes one")
     execution = Execution(
         prepared.plan,
         folder,

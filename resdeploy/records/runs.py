@@ -8,7 +8,7 @@ from typing import Any, Literal
 from resdeploy.records.base import Document, Record
 from resdeploy.records.inputs import DataFacts, ModelFacts, Preprocess
 from resdeploy.records.measurements import DriftRecord, LatencyRecord, MachineFacts
-from resdeploy.records.verdicts import Judgement, Rule
+from resdeploy.records.verdicts import Baseline, Judgement, Rule
 
 
 class TargetStatus(StrEnum):
@@ -60,4 +60,5 @@ class RunResult(Document):
     drift: tuple[DriftRecord, ...]
     bench: tuple[LatencyRecord, ...]
     rules: tuple[Rule, ...]
+    baseline: Baseline | None = None
     judgement: Judgement

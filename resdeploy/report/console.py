@@ -92,8 +92,9 @@ def drift_table(drift: Sequence[DriftRecord]) -> RenderableType:
 
 
 def flips_table(drift: DriftRecord, limit: int = 20) -> RenderableType:
-    """The first images on which a candidate answers differently."""
-    return table_from_grid(flips_grid(drift, limit))
+    """The first images on which a candidate answers differently, and how many there are."""
+    grid = flips_grid(drift, limit)
+    return table_from_grid(replace(grid, title=grid.caption))
 
 
 def latency_table(bench: Sequence[LatencyRecord]) -> RenderableType:

@@ -84,7 +84,7 @@ def inspection_view(fields: Row) -> RenderableType:
         ("size", text.bytes_text(fields["size_bytes"])),
         ("precision", graph["precision"]),
         ("opset", str(graph["opset"])),
-        ("parameters", text.count_text(graph["params"])),
+        ("weight elements", text.count_text(graph["params"])),
         *[(f"weights {name}", text.bytes_text(n)) for name, n in graph["bytes_by_dtype"].items()],
         *[("input", _tensor(tensor)) for tensor in graph["inputs"]],
         *[("output", _tensor(tensor)) for tensor in graph["outputs"]],

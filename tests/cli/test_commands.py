@@ -144,7 +144,7 @@ def test_changed_weights_are_noticed(cli: Cli, exported: Path, tmp_path: Path) -
     save_file(state, weights)
     said = cli("check", artifact, "--data", "embedded:digits-evaluation")
     assert said.code == ExitCode.ERROR
-    assert "have changed" in said.err
+    assert "are not those" in said.err
 
 
 def test_bench_times_eager_and_the_artifacts(cli: Cli, exported: Path, quantized: Path) -> None:
@@ -234,7 +234,13 @@ def test_weights_are_found_beside_an_artifact_that_moved(
     assert cli("export", "resnet20", "--weights", "w.safetensors", "-o", "m.onnx").code == 0
     here.rename(there)
     monkeypatch.chdir(tmp_path)
-    said = cli("check", there / "m.onnx", "--data", "embedded:digits-evaluation", "--json")
+    command = ("check", there / "m.onnx", "--data", "embedded:digits-evaluation", "--json")
+    assert json.loads(cli(*command).out)["drift"][0]["flips"] == 0
+    (there / "w.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    said = cli(*command)
+    assert said.code == ExitCode.ERROR
+    assert "--weights" in said.err
+    said = cli(*command, "--weights", "elsewhere.safetensors")
     assert json.loads(said.out)["drift"][0]["flips"] == 0
 
 
@@ -310,6 +316,8 @@ def test_listings_have_the_records_field_names(cli: Cli) -> None:
         (["predict", "{onnx}", "absent.jpg"], ["absent.jpg"]),
         (["predict", "{plain}", "{photo}/x.png"], ["no sidecar"]),
         (["bogus"], ["bogus"]),
+        (["export", "resnet20", "-o", "."], [".onnx"]),
+        (["export", "resnet20", "-o", "/dev/null"], [".onnx"]),
         (["bench", "{onnx}", "{onnx}"], ["named twice"]),
         (["simplify", "{onnx}", "-o", "{onnx}"], ["is the input"]),
         (["simplify", "{onnx}", "--size", "64"], ["--size", "32 by 32"]),

@@ -285,12 +285,17 @@ def test_rounding_never_makes_a_broken_limit_look_kept(value: float) -> None:
 
 # --- what holds for any rules and records ---------------------------------------------
 
-RULE = st.builds(
-    Rule,
-    metric=st.sampled_from(METRICS.names),
-    min=st.sampled_from([-10.0, 0.5, 0.99, 20.0, 1e6]),
-    targets=st.sampled_from([(), ("ort-int8",), ("trt-int8",), ("onnx-fp32", "ort-int8")]),
-)
+LIMITS = {Unit.FRACTION: [0.0, 0.5, 0.99, 1.0], Unit.POINTS: [-0.9, 0.0, 0.5]}
+
+
+def rules_on(name: str) -> st.SearchStrategy[Rule]:
+    """Rules on one metric, with limits that its unit allows."""
+    limits = LIMITS.get(METRICS[name].unit, [-10.0, 0.5, 0.99, 20.0, 1e6])
+    return st.builds(Rule, metric=st.just(name), min=st.sampled_from(limits), targets=TARGETS)
+
+
+TARGETS = st.sampled_from([(), ("ort-int8",), ("trt-int8",), ("onnx-fp32", "ort-int8")])
+RULE = st.sampled_from(METRICS.names).flatmap(rules_on)
 RULES = st.lists(RULE, max_size=5)
 CHANGED = st.fixed_dictionaries(
     {},

@@ -174,7 +174,7 @@ def test_too_few_images_are_no_evidence(tmp_path: Path, cli: Cli) -> None:
     ("gate", "code", "words"),
     [
         (AGREES, ExitCode.DONE, "PASS"),
-        ('{ metric = "drift.top1_agreement", min = 1.01 }', ExitCode.FAILED, "FAIL"),
+        ('{ metric = "drift.sqnr_db", min = 1000 }', ExitCode.FAILED, "FAIL"),
         ('{ metric = "bench.p50_vs_baseline", max = 1.05 }', ExitCode.INCONCLUSIVE, "baseline"),
         ("", ExitCode.INCONCLUSIVE, "No rules"),
         ('{ metric = "drift.top1_agrement", min = 0.9 }', ExitCode.ERROR, "top1_agreement"),
@@ -192,7 +192,7 @@ def test_run_and_gate_exit_with_the_code_of_the_verdict(
 
 
 def test_a_target_that_breaks_a_rule_is_not_timed(tmp_path: Path) -> None:
-    gate = '{ metric = "drift.top1_agreement", min = 1.01, targets = ["ort-int8"] }'
+    gate = '{ metric = "drift.sqnr_db", min = 1000, targets = ["ort-int8"] }'
     result = run(write_recipe(tmp_path, gate=gate), out=tmp_path / "out").result
     assert result.targets[1].status is TargetStatus.NOT_TIMED
     assert {record.name for record in result.bench} == {"eager", "onnx-fp32"}
@@ -227,6 +227,7 @@ def test_a_baseline_accepted_from_a_run_lets_the_next_one_pass(tmp_path: Path, c
     said = cli("baseline", "accept", out / "results.json", "-o", tmp_path / "baseline.json")
     assert said.code == ExitCode.DONE
     assert cli("run", recipe, "--out", out).code == ExitCode.DONE
+    assert cli("gate", out / "results.json").code == ExitCode.DONE
     judged = cli("gate", out / "results.json", "--baseline", tmp_path / "baseline.json", "--json")
     assert judged.code == ExitCode.DONE
     assert json.loads(judged.out)["verdict"] == "pass"
