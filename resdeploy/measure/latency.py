@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from resdeploy.contracts import Progress, Runner, silent
 from resdeploy.records import TimingFigures
 
-# Robust relative spread (1.4826 · MAD / median) above which a timing is called noisy:
-# quiet machines stay under 3 %, shared ones have been seen at 10 to 40 %.
+# Robust relative spread (1.4826 · MAD / median) above which a timing is called noisy. On two
+# cores with nothing else running, resnet50 showed 1 to 8 %; under other load, more than 10 %.
 NOISY_SPREAD = 0.10
 # How much slower than the median the slowest tenth may be before we call the machine busy.
 NOISY_P90 = 1.5
