@@ -40,8 +40,8 @@ from torch.nn import functional
 from resdeploy.artifact import replacing, sha256_of_file, write_text
 from resdeploy.data import NpzSource, preprocessed
 from resdeploy.models.reference import EMBEDDED, resolve
-from resdeploy.models.resnet import build
-from resdeploy.models.variants import VARIANTS
+from resdeploy.models.family.resnet import build
+from resdeploy.models.family.variants import VARIANTS
 from resdeploy.records import Preprocess
 
 ROW = EMBEDDED["digits"]

@@ -18,7 +18,7 @@ def models(
     ] = "*",
 ) -> None:
     """List the models: parameters, MACs, input size, origin."""
-    from resdeploy.models.variants import VARIANTS
+    from resdeploy.models.family.variants import VARIANTS
     from resdeploy.report.listings import models_table
 
     found = [row for row in VARIANTS if fnmatchcase(row.name, pattern)]

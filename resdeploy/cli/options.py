@@ -167,7 +167,7 @@ def command(app: typer.Typer, function: Callable[..., None]) -> None:
 
 def model_names(incomplete: str) -> list[str]:
     """Variants that begin with what was typed, for shell completion."""
-    from resdeploy.models.variants import VARIANTS
+    from resdeploy.models.family.variants import VARIANTS
 
     return [name for name in VARIANTS.names if name.startswith(incomplete)]
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from resdeploy.table import lazy
 
 if TYPE_CHECKING:
-    from resdeploy.models.config import Block, ResNetConfig, Shortcut, Stem
+    from resdeploy.models.family.config import Block, ResNetConfig, Shortcut, Stem
     from resdeploy.models.reference import LoadedModel, resolve
-    from resdeploy.models.resnet import build, skeleton
+    from resdeploy.models.family.resnet import build, skeleton
     from resdeploy.models.summary import LayerRow, layers_of, macs_of
-    from resdeploy.models.variants import VARIANTS, Variant
-    from resdeploy.models.weights import Checkpoint, fit, load_weights, read_checkpoint
+    from resdeploy.models.family.variants import VARIANTS, Variant
+    from resdeploy.models.weights.checkpoint import Checkpoint, read_checkpoint
+    from resdeploy.models.weights.load import fit, load_weights
 
 __all__ = [
     "VARIANTS",
@@ -39,23 +40,23 @@ __all__ = [
 ]
 
 _PUBLIC = {
-    "VARIANTS": "resdeploy.models.variants:VARIANTS",
-    "Block": "resdeploy.models.config:Block",
-    "Checkpoint": "resdeploy.models.weights:Checkpoint",
+    "VARIANTS": "resdeploy.models.family.variants:VARIANTS",
+    "Block": "resdeploy.models.family.config:Block",
+    "Checkpoint": "resdeploy.models.weights.checkpoint:Checkpoint",
     "LayerRow": "resdeploy.models.summary:LayerRow",
     "LoadedModel": "resdeploy.models.reference:LoadedModel",
-    "ResNetConfig": "resdeploy.models.config:ResNetConfig",
-    "Shortcut": "resdeploy.models.config:Shortcut",
-    "Stem": "resdeploy.models.config:Stem",
-    "Variant": "resdeploy.models.variants:Variant",
-    "build": "resdeploy.models.resnet:build",
-    "fit": "resdeploy.models.weights:fit",
+    "ResNetConfig": "resdeploy.models.family.config:ResNetConfig",
+    "Shortcut": "resdeploy.models.family.config:Shortcut",
+    "Stem": "resdeploy.models.family.config:Stem",
+    "Variant": "resdeploy.models.family.variants:Variant",
+    "build": "resdeploy.models.family.resnet:build",
+    "fit": "resdeploy.models.weights.load:fit",
     "layers_of": "resdeploy.models.summary:layers_of",
-    "load_weights": "resdeploy.models.weights:load_weights",
+    "load_weights": "resdeploy.models.weights.load:load_weights",
     "macs_of": "resdeploy.models.summary:macs_of",
-    "read_checkpoint": "resdeploy.models.weights:read_checkpoint",
+    "read_checkpoint": "resdeploy.models.weights.checkpoint:read_checkpoint",
     "resolve": "resdeploy.models.reference:resolve",
-    "skeleton": "resdeploy.models.resnet:skeleton",
+    "skeleton": "resdeploy.models.family.resnet:skeleton",
 }
 
 

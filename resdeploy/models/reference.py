@@ -17,10 +17,11 @@ from pathlib import Path
 from torch import nn
 
 from resdeploy.errors import UsageError, WeightsError
-from resdeploy.models.config import ResNetConfig
-from resdeploy.models.resnet import build, skeleton
-from resdeploy.models.variants import CIFAR, VARIANTS, Variant
-from resdeploy.models.weights import Checkpoint, fit, load_weights, read_checkpoint
+from resdeploy.models.family.config import ResNetConfig
+from resdeploy.models.family.resnet import build, skeleton
+from resdeploy.models.family.variants import CIFAR, VARIANTS, Variant
+from resdeploy.models.weights.checkpoint import Checkpoint, read_checkpoint
+from resdeploy.models.weights.load import fit, load_weights
 from resdeploy.records import ModelFacts, Preprocess
 from resdeploy.table import Table
 from resdeploy.words import ChannelOrder

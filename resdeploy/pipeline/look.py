@@ -18,9 +18,9 @@ from resdeploy.errors import ArtifactError, DataError, VerificationError
 from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
-from resdeploy.models.resnet import skeleton
+from resdeploy.models.family.resnet import skeleton
 from resdeploy.models.summary import LayerRow, layers_of
-from resdeploy.models.variants import VARIANTS
+from resdeploy.models.family.variants import VARIANTS
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.evaluate import candidates_of
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess

@@ -22,7 +22,7 @@ from resdeploy.gate import METRICS, problems_of
 from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts, package_versions
 from resdeploy.models.reference import resolve
-from resdeploy.models.variants import VARIANTS
+from resdeploy.models.family.variants import VARIANTS
 from resdeploy.pipeline.execute import STORE, Execution
 from resdeploy.pipeline.make import require_image_channels
 from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, Plan, plan_of

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from resdeploy.models.config import Block, ResNetConfig
+from resdeploy.models.family.config import Block, ResNetConfig
 
 
 def test_defaults_are_those_of_an_imagenet_bottleneck_net() -> None:

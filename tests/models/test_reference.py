@@ -11,8 +11,8 @@ from PIL import Image
 from resdeploy.artifact import sha256_of_file
 from resdeploy.errors import ResdeployError, UnknownNameError, UsageError, WeightsError
 from resdeploy.models.reference import EMBEDDED, UNTRAINED, Embedded, LoadedModel, resolve
-from resdeploy.models.resnet import build
-from resdeploy.models.variants import VARIANTS
+from resdeploy.models.family.resnet import build
+from resdeploy.models.family.variants import VARIANTS
 from resdeploy.words import ChannelOrder
 
 

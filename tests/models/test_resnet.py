@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from resdeploy.models.blocks import Bottleneck, ZeroPad
-from resdeploy.models.config import Block, ResNetConfig, Shortcut, Stem
-from resdeploy.models.resnet import build, skeleton
-from resdeploy.models.variants import VARIANTS, Variant
+from resdeploy.models.family.blocks import Bottleneck, ZeroPad
+from resdeploy.models.family.config import Block, ResNetConfig, Shortcut, Stem
+from resdeploy.models.family.resnet import build, skeleton
+from resdeploy.models.family.variants import VARIANTS, Variant
 
 IMAGENET = [pytest.param(row, id=row.name) for row in VARIANTS if row.config.stem is Stem.IMAGENET]
 SMALL = [pytest.param(row, id=row.name) for row in VARIANTS if row.config.stem is Stem.CIFAR]

@@ -9,11 +9,11 @@ import pytest
 
 import resdeploy.models
 from resdeploy.errors import UnknownNameError
-from resdeploy.models import variants
-from resdeploy.models.config import Stem
-from resdeploy.models.resnet import skeleton
+from resdeploy.models.family import variants
+from resdeploy.models.family.config import Stem
+from resdeploy.models.family.resnet import skeleton
 from resdeploy.models.summary import layers_of
-from resdeploy.models.variants import VARIANTS, Variant
+from resdeploy.models.family.variants import VARIANTS, Variant
 
 EVERY = [pytest.param(row, id=row.name) for row in VARIANTS]
 
@@ -90,7 +90,7 @@ def test_the_family_map_names_every_branch() -> None:
 
 def test_listing_the_family_imports_no_heavy_library() -> None:
     code = (
-        "import sys, resdeploy.models, resdeploy.models.variants\n"
+        "import sys, resdeploy.models, resdeploy.models.family.variants\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'safetensors'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

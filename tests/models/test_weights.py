@@ -19,17 +19,16 @@ from torch import Tensor, nn
 
 from resdeploy.artifact import sha256_of_file
 from resdeploy.errors import WeightsError
-from resdeploy.models.config import Block, ResNetConfig, Shortcut, Stem
-from resdeploy.models.resnet import build, skeleton
-from resdeploy.models.weights import (
+from resdeploy.models.family.config import Block, ResNetConfig, Shortcut, Stem
+from resdeploy.models.family.resnet import build, skeleton
+from resdeploy.models.weights.checkpoint import (
     PREFIXES,
     READERS,
     WRAPPERS,
     Checkpoint,
-    fit,
-    load_weights,
     read_checkpoint,
 )
+from resdeploy.models.weights.load import fit, load_weights
 
 TINY = ResNetConfig(
     stem=Stem.CIFAR,

@@ -13,17 +13,16 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resdeploy.artifact import sha256_of_file
 from resdeploy.errors import WeightsError, listed
-from resdeploy.models.config import ResNetConfig
 
 # In the order in which they are taken: averaged weights are the ones that get published.
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -82,54 +81,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def fit(config: ResNetConfig, checkpoint: Checkpoint) -> ResNetConfig:
-    """The config with the number of classes and of input channels of the checkpoint.
-
-    A key that is missing leaves its number as it is: `load_weights` will name the key.
-    """
-    head = checkpoint.tensors.get(config.classifier_key)
-    if head is not None and head.ndim > 0:
-        config = replace(config, num_classes=head.shape[0])
-    stem = checkpoint.tensors.get(config.stem_key)
-    if stem is not None and stem.ndim > 1:
-        config = replace(config, in_channels=stem.shape[1])
-    return config
-
-
-def load_weights(module: nn.Module, checkpoint: Checkpoint, *, model: str) -> None:
-    """Put the tensors of a checkpoint into a module, which may be on the meta device.
-
-    The module takes the tensors themselves, not copies. A missing `num_batches_tracked` is
-    set to 0, since only training reads it.
-
-    Raises:
-        WeightsError: keys are missing, unexpected or of another shape; nothing was loaded.
-    """
-    wanted = module.state_dict()
-    tensors = checkpoint.tensors
-    missing = [key for key in wanted if key not in tensors and not key.endswith(BATCH_COUNTER)]
-    unexpected = [key for key in tensors if key not in wanted]
-    misshaped = [
-        f"{key} ({_shape(tensors[key])}, not {_shape(tensor)})"
-        for key, tensor in wanted.items()
-        if key in tensors and tensors[key].shape != tensor.shape
-    ]
-    problems = [
-        f"{len(keys)} {what}: {listed(keys)}"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshaped", misshaped),
-        )
-        if keys
-    ]
-    if problems:
-        raise WeightsError(
-            f"{checkpoint.path} does not fit {model}: {'; '.join(problems)}",
-            hint="check that these are weights of this model and not of another variant",
-        )
-    counters = {key: torch.zeros((), dtype=torch.int64) for key in wanted if key not in tensors}
-    module.load_state_dict({**counters, **tensors}, assign=True)
+def shape_text(tensor: Tensor) -> str:
+    """A shape as a message shows it: 64×3×7×7."""
+    return "×".join(map(str, tensor.shape)) or "a single number"
 
 
 # --- files ------------------------------------------------------------------------------
@@ -317,10 +271,6 @@ def _precision_notes(path: Path, tensors: dict[str, Tensor]) -> tuple[str, ...]:
         for dtype in FLOATS[1:]
         if counts[dtype]
     )
-
-
-def _shape(tensor: Tensor) -> str:
-    return "×".join(map(str, tensor.shape)) or "a single number"
 
 
 def _dtype(tensor: Tensor) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from resdeploy.models.config import Block, ResNetConfig, Shortcut
+from resdeploy.models.family.config import Block, ResNetConfig, Shortcut
 
 
 def conv(inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> nn.Conv2d:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from resdeploy.models.config import Block, ResNetConfig, Shortcut, Stem
+from resdeploy.models.family.config import Block, ResNetConfig, Shortcut, Stem
 from resdeploy.records import Preprocess
 from resdeploy.table import Table
 

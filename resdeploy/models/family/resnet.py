@@ -13,8 +13,8 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from resdeploy.models.blocks import BLOCKS, BasicBlock, Bottleneck, conv
-from resdeploy.models.config import ResNetConfig, Stem
+from resdeploy.models.family.blocks import BLOCKS, BasicBlock, Bottleneck, conv
+from resdeploy.models.family.config import ResNetConfig, Stem
 
 
 def build(config: ResNetConfig, *, seed: int = 0) -> nn.Sequential:

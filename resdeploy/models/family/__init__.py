@@ -1,0 +1,1 @@
+"""What a ResNet is made of: names and configs enter, modules leave."""

@@ -1,0 +1,1 @@
+"""Where weights come from: files, caches and servers enter, float32 tensors leave."""
