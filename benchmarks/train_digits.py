@@ -39,9 +39,9 @@ from torch.nn import functional
 
 from resdeploy.artifact import replacing, sha256_of_file, write_text
 from resdeploy.data import NpzSource, preprocessed
-from resdeploy.models.reference import EMBEDDED, resolve
 from resdeploy.models.family.resnet import build
 from resdeploy.models.family.variants import VARIANTS
+from resdeploy.models.reference import EMBEDDED, resolve
 from resdeploy.records import Preprocess
 
 ROW = EMBEDDED["digits"]

@@ -5,6 +5,7 @@ ResdeployError            what, where, the value, what is allowed; `hint` is the
 ├── UnknownNameError      a name that no row of a table has
 ├── RecipeError           all problems of a recipe at once, by dotted path
 ├── WeightsError          a checkpoint that does not fit its model, or cannot be trusted
+│   └── DownloadError     weights that cannot be fetched, or are not those that were asked for
 ├── DataError             an image, a folder or an archive that cannot be used
 ├── GraphError            an ONNX graph that cannot be read or rewritten
 ├── VerificationError     an artifact that does not answer like its source
@@ -66,6 +67,10 @@ class RecipeError(ResdeployError):
 
 class WeightsError(ResdeployError):
     """A checkpoint does not fit its model, or cannot be trusted."""
+
+
+class DownloadError(WeightsError):
+    """Weights cannot be fetched, or what came is not what was asked for."""
 
 
 class DataError(ResdeployError):

@@ -6,6 +6,7 @@ One file, no inheritance. Paths are relative to the recipe's folder. Names that 
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from pydantic import (
 )
 
 from resdeploy.errors import RecipeError, near_names
-from resdeploy.records import BatchProfile, Record, Rule
-from resdeploy.words import Interpolation, OnBroken, WeightBitsChoice
+from resdeploy.records import BatchProfile, ModelOptions, Record, Rule
+from resdeploy.words import Interpolation, NormChoice, OnBroken, WeightBitsChoice
 
-_WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf")
+_WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf", "own")
 
 # Reports use these names for what lies between the model and its targets.
 STEP_NAMES = ("eager", "export", "simplify")
@@ -50,15 +51,20 @@ class Names:
 
 def _known(kind: str) -> AfterValidator:
     """A validator that the value is one of `Names.<kind>`, with near names where it is not."""
+    return AfterValidator(functools.partial(_check_known, kind))
 
-    def check(value: str, info: ValidationInfo) -> str:
-        names: Sequence[str] = getattr(info.context, kind)
-        if value not in names:
-            near = near_names(value, names) or sorted(names)[:12]
-            raise ValueError(f"unknown name {value!r}; did you mean {' or '.join(near)}?")
-        return value
 
-    return AfterValidator(check)
+def _check_known(kind: str, value: str, info: ValidationInfo) -> str:
+    names: Sequence[str] = getattr(info.context, kind)
+    if value not in names:
+        near = near_names(value, names) or sorted(names)[:12]
+        raise ValueError(f"unknown name {value!r}; did you mean {' or '.join(near)}?")
+    return value
+
+
+def _known_model(reference: str, info: ValidationInfo) -> str:
+    """The reference, its name known; only its origin can say that of one with a colon."""
+    return reference if ":" in reference else _check_known("models", reference, info)
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -70,16 +76,23 @@ _STRICT = ConfigDict(strict=True)
 # TOML writes these as text.
 _FilterName = Annotated[Interpolation, Field(strict=False)]
 _BitsName = Annotated[WeightBitsChoice, Field(strict=False)]
+_NormName = Annotated[NormChoice, Field(strict=False)]
 _OnBrokenName = Annotated[OnBroken, Field(strict=False)]
 
 
-class ModelTable(Record):
-    """`model`: what is built, and with which weights."""
+class ModelTable(ModelOptions):
+    """`model`: what is built, how it differs from its name, and with which weights."""
 
     model_config = _STRICT
 
-    reference: Annotated[str, _known("models")]
+    reference: Annotated[str, AfterValidator(_known_model)]
     weights: str
+    norm: _NormName | None = None
+
+    @property
+    def options(self) -> ModelOptions:
+        """What is asked for beyond the reference."""
+        return ModelOptions.model_validate(self.model_dump(exclude={"reference", "weights"}))
 
 
 class BatchTable(BatchProfile):

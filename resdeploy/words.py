@@ -37,3 +37,11 @@ class WeightBitsChoice(StrEnum):
     AUTO = "auto"
     SEVEN = "7"
     EIGHT = "8"
+
+
+class NormChoice(StrEnum):
+    """The norm that a model is built with instead of its own."""
+
+    BATCH = "batch"  # batch normalization, arXiv:1502.03167
+    GROUP = "group"  # group normalization in 32 groups, arXiv:1803.08494
+    FROZEN = "frozen"  # batch normalization whose statistics and parameters never change

@@ -11,6 +11,10 @@ import pytest
 
 from resdeploy.cli.app import exit_code_of
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as cores already: with threads of their own they wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

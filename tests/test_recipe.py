@@ -9,6 +9,8 @@ import pytest
 from resdeploy.errors import RecipeError
 from resdeploy.pipeline.run import recipe_names
 from resdeploy.recipe import Names, Recipe, is_weights_word, recipe_from_toml
+from resdeploy.records import ModelOptions
+from resdeploy.words import NormChoice
 
 DESIGN = """
 schema = 1
@@ -103,6 +105,51 @@ def test_defaults_and_references(tmp_path: Path, names: Names) -> None:
 )
 def test_words_and_paths(weights: str, is_word: bool) -> None:
     assert is_weights_word(weights) is is_word
+
+
+def with_model(table: str) -> str:
+    return SMALL.replace('{ reference = "resnet20", weights = "random" }', table)
+
+
+def test_a_model_with_options(tmp_path: Path, names: Names) -> None:
+    keys = "num_classes = 7, in_channels = 1, norm = 'group', width = 2, output_stride = 8"
+    table = f'{{ reference = "resnet20", weights = "random", {keys} }}'
+    recipe = read(tmp_path, with_model(table), names)
+    assert recipe.model.options == ModelOptions(
+        num_classes=7, in_channels=1, norm=NormChoice.GROUP, width=2, output_stride=8
+    )
+    assert read(tmp_path, SMALL, names).model.options == ModelOptions()
+
+
+@pytest.mark.parametrize(
+    "reference", ["timm:resnet50d", "torchvision:resnet50", "mypackage.mymodel:build"]
+)
+def test_models_of_other_origins(tmp_path: Path, names: Names, reference: str) -> None:
+    recipe = read(tmp_path, with_model(f'{{ reference = "{reference}", weights = "own" }}'), names)
+    assert recipe.model.reference == reference
+    assert recipe.weights == "own"
+
+
+@pytest.mark.parametrize(
+    ("key", "where", "said"),
+    [
+        ("norm = 'grup'", "model.norm", "'batch', 'group' or 'frozen' (it is 'grup')"),
+        ("num_classes = 0", "model.num_classes", "greater than 0"),
+        ("num_classes = '7'", "model.num_classes", "(it is '7')"),
+        ("in_channels = true", "model.in_channels", "(it is True)"),
+        ("width = -1.0", "model.width", "greater than 0"),
+        ("width = inf", "model.width", "finite"),
+        ("output_stride = 4", "model.output_stride", "8, 16 or 32"),
+        ("num_clases = 3", "model.num_clases", "did you mean num_classes?"),
+    ],
+)
+def test_options_that_cannot_be(
+    tmp_path: Path, names: Names, key: str, where: str, said: str
+) -> None:
+    text = with_model(f'{{ reference = "resnet20", weights = "random", {key} }}')
+    (problem,) = problems(tmp_path, text, names).items()
+    assert problem[0] == where
+    assert said in problem[1]
 
 
 def test_all_problems_are_told_at_once_by_path_with_near_names(

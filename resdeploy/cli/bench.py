@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from resdeploy.cli.options import Candidates, Reference, Weights
+from resdeploy.cli.options import Candidates, ModelFlags, Reference, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
 
 
 def bench(
     out: Output,
+    flags: ModelFlags,
     candidates: Candidates,
     reference: Reference = None,
     weights: Weights = None,
@@ -34,6 +35,7 @@ def bench(
         candidates,
         reference=reference,
         weights=weights,
+        options=flags.options(),
         batches=batches,
         rounds=rounds,
         warmup=warmup,

@@ -10,6 +10,7 @@ from resdeploy.cli.options import (
     Candidates,
     Data,
     InputOptions,
+    ModelFlags,
     Reference,
     Samples,
     SkipBroken,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def check(
     out: Output,
     image: InputOptions,
+    flags: ModelFlags,
     candidates: Candidates,
     data: Data,
     reference: Reference = None,
@@ -45,6 +47,7 @@ def check(
         data=data,
         reference=reference,
         weights=weights,
+        options=flags.options(),
         samples=samples,
         on_broken=OnBroken.SKIP if skip_broken else OnBroken.STOP,
         choice=image.choice(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resdeploy.cli.options import InputOptions, Model, OutputPath, Weights
+from resdeploy.cli.options import InputOptions, Model, ModelFlags, OutputPath, Weights
 from resdeploy.cli.output import Output
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def export(
     out: Output,
     image: InputOptions,
+    flags: ModelFlags,
     model: Model,
     format: Annotated[str, typer.Option(help="Kind of file: onnx.")] = "onnx",
     weights: Weights = None,
@@ -32,10 +33,12 @@ def export(
             model,
             format=format,
             weights=weights,
+            options=flags.options(),
             output=output,
             simplify=not no_simplify,
             choice=image.choice(),
             notify=out.notify,
+            progress=out.progress,
         )
     print_artifact(out, "export", artifact)
 

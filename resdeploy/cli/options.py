@@ -18,10 +18,11 @@ import typer
 
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
-from resdeploy.words import Interpolation
+from resdeploy.words import Interpolation, NormChoice
 
 if TYPE_CHECKING:
     from resdeploy.pipeline.preprocessing import InputChoice
+    from resdeploy.records import ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,30 @@ class InputOptions:
         return InputChoice(**asdict(self))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFlags:
+    """What the command line says about the model; what is None stays as its name has it."""
+
+    num_classes: int | None
+    in_channels: int | None
+    norm: NormChoice | None
+    width: float | None
+    output_stride: int | None
+
+    def options(self) -> ModelOptions:
+        """The same as the library takes it."""
+        from pydantic import ValidationError
+
+        from resdeploy.records import ModelOptions
+
+        try:
+            return ModelOptions.model_validate(asdict(self))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            option = f"--{problem['loc'][0]}".replace("_", "-")
+            raise UsageError(f"{option} is {problem['input']}: {problem['msg']}") from error
+
+
 def _output(*, as_json: bool, quiet: bool, verbose: bool, debug: bool) -> Output:
     return Output(as_json=as_json, quiet=quiet, verbose=verbose)
 
@@ -68,6 +93,10 @@ def _input(
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
     )
+
+
+def _option(kind: Any, help_text: str, **limits: Any) -> tuple[Any, None]:
+    return Annotated[kind, typer.Option(help=help_text, show_default=False, **limits)], None
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -124,6 +153,16 @@ _GROUPS: dict[type, _Group] = {
         },
         value=_input,
     ),
+    ModelFlags: _Group(
+        options={
+            "num_classes": _option(int | None, "Classes, where weights do not say.", min=1),
+            "in_channels": _option(int | None, "Channels, where weights do not say.", min=1),
+            "norm": _option(NormChoice | None, "Build with this norm instead."),
+            "width": _option(float | None, "Factor on all channels.", min=0.01),
+            "output_stride": _option(int | None, "8, 16 or 32: dilate, not stride, beyond."),
+        },
+        value=ModelFlags,
+    ),
 }
 
 
@@ -176,7 +215,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model of `resdeploy models`.",
+        help="A name of `resdeploy models`, timm:NAME, torchvision:NAME or "
+        "package.module:callable.",
         autocompletion=model_names,
         show_default=False,
     ),
@@ -184,8 +224,9 @@ Model = Annotated[
 Weights = Annotated[
     str | None,
     typer.Option(
-        metavar="FILE|random[:SEED]|embedded:NAME",
-        help="A checkpoint (.safetensors, or .pth/.pt/.th/.bin without code in it).",
+        metavar="FILE|pretrained|torchvision:TAG|hf:ORG/REPO|random[:SEED]|embedded:NAME|own",
+        help="A checkpoint without code in it, weights to download, or `own`: those that a "
+        "package.module:callable loads itself.",
     ),
 ]
 Candidates = Annotated[

@@ -15,7 +15,15 @@ def predict(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", show_default=False)],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", show_default=False)],
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Class names, one per line.")
+        str | None,
+        typer.Option(
+            metavar="FILE|imagenet",
+            help=(
+                "Class names, one per line, or ImageNet's. [default: ImageNet's where the sidecar "
+                "names published weights for its 1000 classes, else the index]"
+            ),
+            show_default=False,
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes.")] = 5,
 ) -> None:

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from resdeploy.cli.export import print_artifact
-from resdeploy.cli.options import Data, InputOptions, OutputPath, Samples, SkipBroken, Weights
+from resdeploy.cli.options import (
+    Data,
+    InputOptions,
+    ModelFlags,
+    OutputPath,
+    Samples,
+    SkipBroken,
+    Weights,
+)
 from resdeploy.cli.output import Output
 from resdeploy.words import OnBroken, WeightBitsChoice
 
@@ -15,6 +23,7 @@ from resdeploy.words import OnBroken, WeightBitsChoice
 def quantize(
     out: Output,
     image: InputOptions,
+    flags: ModelFlags,
     model: Annotated[
         str,
         typer.Argument(
@@ -41,6 +50,7 @@ def quantize(
             model,
             data=data,
             weights=weights,
+            options=flags.options(),
             target=target,
             method=method,
             samples=samples,

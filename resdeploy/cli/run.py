@@ -59,7 +59,7 @@ def run(
 def _print_plan(out: Output, recipe: Path, folder: Path | None) -> None:
     from resdeploy.pipeline import run as pipeline
 
-    prepared = pipeline.prepare(recipe)
+    prepared = pipeline.prepare(recipe, progress=out.progress)
     where = folder or Path("runs") / prepared.plan.recipe.name
     steps = pipeline.planned_steps(prepared, where)
     if out.as_json:

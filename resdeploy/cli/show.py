@@ -6,24 +6,37 @@ from typing import Annotated
 
 import typer
 
-from resdeploy.cli.options import Model
+from resdeploy.cli.options import Model, ModelFlags, Weights
 from resdeploy.cli.output import Output
 
 
 def show(
     out: Output,
+    flags: ModelFlags,
     model: Model,
+    depth: Annotated[
+        int, typer.Option(min=0, help="How deep to show modules inside modules; --json has all.")
+    ] = 3,
     size: Annotated[
         int | None, typer.Option(min=1, help="Edge of the input in pixels.", show_default=False)
     ] = None,
+    weights: Weights = None,
 ) -> None:
     """Show a model layer by layer: kind, output shape, parameters, MACs."""
-    from resdeploy.pipeline.look import show as shown
-    from resdeploy.report.listings import layers_table
+    with out.working(f"loading {model}"):
+        from resdeploy.pipeline.show import show as shown
+        from resdeploy.report.listings import layers_table
 
-    facts = shown(model, size=size)
+        found = shown(
+            model,
+            weights=weights,
+            options=flags.options(),
+            size=size,
+            notify=out.notify,
+            progress=out.progress,
+        )
+    fields = found.model_dump(mode="json")
     if out.as_json:
-        out.document("layers", facts.model_dump(mode="json"))
+        out.document("layers", fields)
     else:
-        rows = [layer.model_dump() for layer in facts.layers]
-        out.listing(layers_table(rows, params=facts.params, macs=facts.macs))
+        out.listing(layers_table(fields, depth=depth))

@@ -11,14 +11,8 @@ from importlib.util import find_spec
 from resdeploy.measure.machine import machine_facts, weight_bits_for
 from resdeploy.records import MachineFacts, Record
 
-# Where the name of a distribution is not that of its module.
-_MODULES = {
-    "pillow": "PIL",
-    "onnx-ir": "onnx_ir",
-    "onnxruntime-gpu": "onnxruntime",
-    "pytest-randomly": "pytest_randomly",
-    "pytest-xdist": "xdist",
-}
+# Where the module is not called like its distribution, with underscores for dashes.
+_MODULES = {"pillow": "PIL", "onnxruntime-gpu": "onnxruntime", "pytest-xdist": "xdist"}
 
 
 class State(StrEnum):
@@ -80,7 +74,7 @@ def _state(name: str, extra: str) -> PackageState:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         version = None
-    module = _MODULES.get(name, name)
+    module = _MODULES.get(name, name.replace("-", "_"))
     state = State.MISSING if version is None else State.INSTALLED
     if version is not None and find_spec(module) is None:
         # Tools such as ruff are programs without a module.

@@ -7,6 +7,7 @@ Part of the Python API. Nothing here prints; `notify` takes sentences a user sho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from resdeploy.artifact import Artifact, open_artifact
@@ -20,11 +21,12 @@ from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.produce import loaded_model
 from resdeploy.recipe import is_weights_word
-from resdeploy.records import DriftRecord, LatencyRecord, ModelFacts, Preprocess
+from resdeploy.records import DriftRecord, LatencyRecord, ModelFacts, ModelOptions, Preprocess
 from resdeploy.runtimes import RUNTIMES
 from resdeploy.words import OnBroken
 
 _DEFAULT_INPUT = InputChoice()
+_AS_NAMED = ModelOptions()
 
 
 def check(
@@ -33,6 +35,7 @@ def check(
     data: str,
     reference: str | None = None,
     weights: str | Path | None = None,
+    options: ModelOptions = _AS_NAMED,
     samples: int | None = None,
     on_broken: OnBroken = OnBroken.STOP,
     choice: InputChoice = _DEFAULT_INPUT,
@@ -43,12 +46,16 @@ def check(
 
     Without `reference`, the model that the sidecars name, its weights checked by hash.
 
+    options: of `reference`; the sidecars have those of the model that they name.
+
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
+        UsageError: options without a reference, or ones that make no sense for it.
     """
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     opened = [open_artifact(Path(path)) for path in candidates]
-    loaded = _reference(opened, reference, weights, notify)
+    named = _Named(reference=reference, weights=weights, options=options, size=choice.size)
+    loaded = _reference(opened, named, notify, progress)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
     make.require_image_channels(loaded.facts, preprocess)
     records = compare.drift_records(
@@ -68,6 +75,7 @@ def bench(
     *,
     reference: str | None = None,
     weights: str | Path | None = None,
+    options: ModelOptions = _AS_NAMED,
     batches: Sequence[int] = (1,),
     rounds: int = 50,
     warmup: int = 5,
@@ -78,13 +86,16 @@ def bench(
 ) -> tuple[LatencyRecord, ...]:
     """Latency of eager PyTorch and every candidate on noise, interleaved in one process.
 
+    options: of `reference`; the sidecars have those of the model that they name.
     threads: 0 takes all cores of this process. size: edge of the images in pixels.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
+        UsageError: options without a reference, or ones that make no sense for it.
     """
     opened = [open_artifact(Path(path)) for path in candidates]
-    loaded = _reference(opened, reference, weights, notify)
+    named = _Named(reference=reference, weights=weights, options=options, size=size)
+    loaded = _reference(opened, named, notify, progress)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
     return compare.latency_records(
         loaded,
@@ -132,30 +143,80 @@ def _runtime_of(path: Path) -> str:
     raise ArtifactError(f"{path} is of no format that can be run here", hint=f"these are: {known}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Named:
+    """What the user says about the model to compare with."""
+
+    reference: str | None
+    weights: str | Path | None
+    options: ModelOptions
+    size: int | None
+
+
 def _reference(
-    opened: Sequence[Artifact], reference: str | None, weights: str | Path | None, notify: Notify
+    opened: Sequence[Artifact], named: _Named, notify: Notify, progress: Progress
 ) -> LoadedModel:
     """The model to compare with: the one that is named, or the one the sidecars name."""
     if not opened:
         raise UsageError("there is no candidate", hint="name at least one artifact")
-    if reference is not None:
-        return loaded_model(reference, weights, notify)
-    facts = _common_model(opened)
-    given = weights or _found_weights(facts, opened[0].path.parent)
-    loaded = resolve(facts.reference, given)
-    if loaded.facts.weights_sha256 != facts.weights_sha256:
-        raise ArtifactError(
-            f"the weights {given} are not those that {opened[0].path.name} was made from: "
-            f"their sha256 is {loaded.facts.weights_sha256}, it was {facts.weights_sha256}",
-            hint="name the right ones with --reference and --weights",
+    size = named.size or _recorded_size(opened)
+    if named.reference is not None:
+        return loaded_model(
+            named.reference,
+            named.weights,
+            notify,
+            options=named.options,
+            size=size,
+            progress=progress,
         )
+    for name, value in named.options.model_dump(mode="json", exclude_none=True).items():
+        raise UsageError(
+            f"{name} is {value}, but the model is the one that the sidecars name",
+            hint="it goes with --reference",
+        )
+    facts = _common_model(opened)
+    given = named.weights or _found_weights(facts, opened[0].path.parent)
+    loaded = resolve(facts.reference, given, options=facts.options, size=size, progress=progress)
+    _require_same(loaded.facts, facts, given, opened[0].path.name)
     for note in loaded.notes:
         notify(note)
     return loaded
 
 
+def _recorded_size(opened: Sequence[Artifact]) -> int | None:
+    manifests = [artifact.manifest for artifact in opened if artifact.manifest]
+    return next((item.preprocess.size for item in manifests if item.preprocess), None)
+
+
+def _require_same(found: ModelFacts, recorded: ModelFacts, given: str | Path, name: str) -> None:
+    """Refuse a model that is not the one a sidecar names, by its weights and its shapes.
+
+    Raises:
+        ArtifactError: it is another one.
+    """
+    if found.weights_sha256 != recorded.weights_sha256:
+        changed = f"{recorded.reference} has changed: export it again, or "
+        raise ArtifactError(
+            f"the weights {given} are not those that {name} was made from: "
+            f"their sha256 is {found.weights_sha256}, it was {recorded.weights_sha256}",
+            hint=(changed if given == "own" else "")
+            + "name the right ones with --reference and --weights",
+        )
+    for field in ("params", "num_classes", "in_channels"):
+        now, then = getattr(found, field), getattr(recorded, field)
+        if now != then:
+            raise ArtifactError(
+                f"{recorded.reference} is not the model that {name} was made from: "
+                f"{field} is {now}, it was {then}",
+                hint="it has changed; export it again",
+            )
+
+
 def _found_weights(facts: ModelFacts, folder: Path) -> str:
     """The weights where the sidecar says, seen from here or from the artifact, or beside it."""
+    if facts.weights_origin.startswith("hf:"):  # the commit, wherever its branch is by now
+        repository, _, rest = facts.weights_origin.partition("@")
+        return f"{repository}@{rest.partition('/')[0]}"
     if is_weights_word(facts.weights):
         return facts.weights
     for path in (Path(facts.weights), folder / facts.weights, folder / Path(facts.weights).name):
@@ -169,21 +230,27 @@ def _found_weights(facts: ModelFacts, folder: Path) -> str:
 
 def _common_model(opened: Sequence[Artifact]) -> ModelFacts:
     models = [artifact.manifest.model if artifact.manifest else None for artifact in opened]
-    first = models[0] and models[0].model_copy(update={"weights": ""})
+    first = models[0] and _identity(models[0])
     for artifact, model in zip(opened, models, strict=True):
         if model is None:
             raise ArtifactError(
                 f"nothing says which model {artifact.path} was made from",
                 hint="name it with --reference and --weights",
             )
-        # By hash: the same file may be spelled in two ways.
-        if model.model_copy(update={"weights": ""}) != first:
+        if _identity(model) != first:
             raise ArtifactError(
                 f"{artifact.path} and {opened[0].path} were made from different models",
                 hint="compare them one at a time, or name one --reference",
             )
     assert models[0] is not None  # the loop above raised otherwise
     return models[0]
+
+
+def _identity(model: ModelFacts) -> ModelFacts:
+    """Weights by their hash, where they have one: the same file may be spelled in two ways."""
+    if model.weights_sha256 is None:
+        return model
+    return model.model_copy(update={"weights": "", "weights_origin": ""})
 
 
 def _common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:

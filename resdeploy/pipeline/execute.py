@@ -206,7 +206,15 @@ class Execution:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The reference model, built once."""
-        loaded = resolve(self.recipe.model.reference, self.recipe.weights, seed=self.recipe.seed)
+        recipe = self.recipe
+        loaded = resolve(
+            recipe.model.reference,
+            recipe.weights,
+            seed=recipe.seed,
+            options=recipe.model.options,
+            size=recipe.input.size,
+            progress=self.progress,
+        )
         for note in loaded.notes:
             self.notify(note)
         return loaded

@@ -1,4 +1,4 @@
-"""`predict`, `inspect`, `show`: an artifact or a model in, what it says or holds out.
+"""`predict`, `inspect`: an artifact in, what it says or holds out.
 
 Part of the Python API.
 """
@@ -18,13 +18,13 @@ from resdeploy.errors import ArtifactError, DataError, VerificationError
 from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
-from resdeploy.models.family.resnet import skeleton
-from resdeploy.models.summary import LayerRow, layers_of
-from resdeploy.models.family.variants import VARIANTS
-from resdeploy.pipeline import compare, make
+from resdeploy.models.labels import CLASSES, answers_imagenet, imagenet_classes
+from resdeploy.pipeline import compare
 from resdeploy.pipeline.evaluate import candidates_of
-from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
+from resdeploy.pipeline.show import show as show
 from resdeploy.records import Manifest, Record
+
+IMAGENET = "imagenet"  # the word for the class names that the package ships
 
 
 class Guess(Record):
@@ -46,13 +46,15 @@ def predict(
     artifact: Path,
     images: Sequence[Path],
     *,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     top: int = 5,
     notify: Notify = unheard,
 ) -> tuple[Prediction, ...]:
     """The `top` classes of each image, with the sidecar's preprocessing.
 
-    labels: a text file with one class name per line.
+    labels: a text file with one class name per line, or the word `imagenet`; a Path is a file,
+        whatever it is called. Without it, classes have ImageNet's names where the sidecar says
+        that the weights are published ones for its 1000 classes, and else their index.
 
     Raises:
         ArtifactError: no sidecar, so nobody knows how to preprocess.
@@ -60,14 +62,14 @@ def predict(
     """
     opened = open_artifact(artifact)
     preprocess = None if opened.manifest is None else opened.manifest.preprocess
-    if preprocess is None:
+    if opened.manifest is None or preprocess is None:
         raise ArtifactError(
             f"no sidecar says how images are preprocessed for {artifact}",
             hint="export it with resdeploy, which writes one, with what it knows",
         )
-    if opened.manifest and opened.manifest.model and not opened.manifest.model.trained:
+    if opened.manifest.model and not opened.manifest.model.trained:
         notify(f"{artifact} was made from random weights: its answers mean nothing")
-    names = _labels(labels)
+    names = _class_names(labels, opened.manifest, notify)
     candidate = candidates_of([opened])[0]
     predictions = []
     with compare.runner_for(candidate, machine_facts().cores) as runner:
@@ -84,22 +86,39 @@ def predict(
     return tuple(predictions)
 
 
-def _labels(path: Path | None) -> tuple[str, ...]:
-    if path is None:
-        return ()
+def _class_names(
+    labels: str | Path | None, manifest: Manifest, notify: Notify
+) -> tuple[str, ...] | None:
+    """The names of the classes in the order of their index, where they are beyond doubt."""
+    if labels is not None:
+        return imagenet_classes() if labels == IMAGENET else _read_names(Path(labels))
+    if manifest.model is not None and answers_imagenet(manifest.model):
+        return imagenet_classes()
+    if manifest.outputs and manifest.outputs[0].shape[-1] == CLASSES:
+        notify(
+            f"the sidecar does not say what the {CLASSES} classes are called: their index is "
+            f"given; --labels {IMAGENET} gives ImageNet's names"
+        )
+    return None
+
+
+def _read_names(path: Path) -> tuple[str, ...]:
     try:
         return tuple(path.read_text(encoding="utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the labels {path}", hint="one class name per line") from error
+        raise DataError(
+            f"cannot read the labels {path}",
+            hint=f"one class name per line, or the word {IMAGENET}",
+        ) from error
 
 
 def _prediction(
     path: Path,
     logits: NDArray[np.float64],
-    names: tuple[str, ...],
+    names: tuple[str, ...] | None,
     top: int,
 ) -> Prediction:
-    if names and len(names) != len(logits):
+    if names is not None and len(names) != len(logits):
         raise DataError(f"there are {len(names)} labels for {len(logits)} classes")
     exponentials = np.exp(logits - logits.max())
     shares = exponentials / exponentials.sum()
@@ -109,7 +128,7 @@ def _prediction(
         top=tuple(
             Guess(
                 index=int(index),
-                label=names[index] if names else str(index),
+                label=str(index) if names is None else names[index],
                 probability=float(shares[index]),
             )
             for index in best
@@ -140,29 +159,4 @@ def inspect(artifact: Path) -> Inspection:
         size_bytes=artifact.stat().st_size,
         graph=summary.summary_of(read_model(artifact)),
         manifest=opened.manifest,
-    )
-
-
-class Shown(Record):
-    """A model layer by layer."""
-
-    name: str
-    params: int
-    macs: int
-    input_shape: tuple[int, ...]
-    layers: tuple[LayerRow, ...]
-
-
-def show(model: str, *, size: int | None = None) -> Shown:
-    """Kind, output shape, parameters and MACs of every layer, for one image."""
-    row = VARIANTS[model]
-    preprocess = chosen_preprocess(row.preprocess, InputChoice(size=size))
-    shape = make.image_shape(row.config.in_channels, preprocess)
-    layers = layers_of(skeleton(row.config), shape)
-    return Shown(
-        name=model,
-        params=row.params,
-        macs=sum(layer.macs for layer in layers),
-        input_shape=shape,
-        layers=layers,
     )

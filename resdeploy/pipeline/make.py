@@ -97,7 +97,9 @@ def export_file(
     ):
         batches = verify.batches_of(batch)
         checks = verify.agreement_checks(eager.run, ort.run, shape, verify.EXPORT, batches)
-    checks += _graph_checks(path)
+    model = read_model(path)
+    graph = summary.summary_of(model)
+    checks += _graph_checks(model, graph)
     verify.require(
         checks,
         f"the ONNX export of {loaded.facts.reference}",
@@ -107,18 +109,17 @@ def export_file(
         step="export",
         tools=package_versions(["torch", "onnxruntime"]),
         source_sha256=loaded.facts.weights_sha256,
+        nodes=graph.nodes,
         notes=("torch.onnx.export, tracing exporter",),
     )
-    manifest = _manifest(path, name, loaded.facts, preprocess, checks, (step,))
+    manifest = _manifest(path, graph, name, loaded.facts, preprocess, checks, (step,))
     return manifest.model_copy(update={"batch": batch})
 
 
-def _graph_checks(path: Path) -> Checks:
-    """Names and dynamic batch as promised; no BatchNorm left behind a convolution."""
-    model = read_model(path)
-    facts = summary.summary_of(model)
+def _graph_checks(model: ir.Model, facts: summary.GraphSummary) -> Checks:
+    """Names and dynamic batch as promised; no BatchNorm left that its convolution can take."""
     tensors = (*facts.inputs, *facts.outputs)
-    unfolded = [node for node in model.graph if _is_batchnorm_behind_conv(node)]
+    unfolded = [node for node in model.graph if _is_foldable_batchnorm(node)]
     names = [tensor.name for tensor in tensors]
     first = [tensor.shape[0] if tensor.shape else None for tensor in tensors]
     return (
@@ -128,10 +129,13 @@ def _graph_checks(path: Path) -> Checks:
     )
 
 
-def _is_batchnorm_behind_conv(node: ir.Node) -> bool:
-    producer = node.inputs[0].producer() if node.inputs and node.inputs[0] else None
-    convolved = producer is not None and producer.op_type == "Conv"
-    return node.op_type == "BatchNormalization" and convolved
+def _is_foldable_batchnorm(node: ir.Node) -> bool:
+    """Whether it alone reads what a convolution writes; in v2 blocks the shortcut may, too."""
+    image = node.inputs[0] if node.inputs else None
+    producer = None if image is None else image.producer()
+    if node.op_type != "BatchNormalization" or image is None or producer is None:
+        return False
+    return producer.op_type == "Conv" and len(image.uses()) == 1
 
 
 def simplify_file(
@@ -161,6 +165,7 @@ def simplify_file(
         step="simplify",
         tools=package_versions(["onnxsim", "onnxruntime"]),
         source_sha256=source.sha256,
+        nodes=summary.summary_of(read_model(path)).nodes,
         notes=(note,),
     )
     simplified = manifest.model_copy(
@@ -208,13 +213,13 @@ def merged_checks(earlier: Checks, checks: Checks, step: str) -> Checks:
 
 def _manifest(
     path: Path,
+    graph: summary.GraphSummary,
     name: str,
     facts: ModelFacts,
     preprocess: Preprocess,
     checks: Checks,
     history: tuple[HistoryStep, ...],
 ) -> Manifest:
-    graph = summary.summary_of(read_model(path))
     return Manifest(
         name=name,
         format="onnx",

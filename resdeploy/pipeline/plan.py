@@ -113,12 +113,16 @@ class Facts:
     """What a plan depends on besides the recipe, looked up before planning.
 
     calibration_order, evaluation_order: digests of names and contents in order.
+    weights_origin: where weights came from, by commit or URL.
+    model: fingerprint of what code that is not ours made; see LoadedModel.
     versions: of every package that a step's bytes can depend on.
     quantizers: which Q/DQ target each runtime takes. missing: runtime to (package, extra)
     for those that are not installed.
     """
 
     weights_sha256: str | None
+    weights_origin: str
+    model: str
     preprocess: Preprocess
     calibration: DataFacts | None
     calibration_order: str
@@ -186,7 +190,10 @@ class _Planner:
             "reference": recipe.model.reference,
             "weights": self.facts.weights_sha256,
             "path": recipe.weights,  # it stands in the sidecar
+            "origin": self.facts.weights_origin,  # and so does this
             "seed": recipe.seed,
+            "options": recipe.model.options.model_dump(mode="json"),
+            "made": self.facts.model,
         }
 
     def _exported(self, build: str) -> dict[str, Any]:

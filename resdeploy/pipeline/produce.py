@@ -22,10 +22,11 @@ from resdeploy.pipeline import compare, make, make_int8
 from resdeploy.pipeline.plan import chosen_bits
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
 from resdeploy.quantization import OBSERVERS
-from resdeploy.records import CalibrationTable, Manifest, Preprocess
+from resdeploy.records import CalibrationTable, Manifest, ModelOptions, Preprocess
 from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
 
 _DEFAULT_INPUT = InputChoice()
+_AS_NAMED = ModelOptions()
 
 
 def export(
@@ -35,28 +36,40 @@ def export(
     weights: str | Path | None = None,
     output: Path | None = None,
     simplify: bool = True,
+    options: ModelOptions = _AS_NAMED,
     choice: InputChoice = _DEFAULT_INPUT,
     notify: Notify = unheard,
+    progress: Progress = silent,
 ) -> Artifact:
     """Write a verified artifact of a model, with its sidecar, to `output`.
 
-    output: `<model><suffix>` in the working directory by default.
+    output: `<model><suffix>` in the working directory by default, a colon in the name made
+        a dash.
 
     Raises:
         UnknownNameError: no such model or format.
+        UsageError: an option makes no sense for the model, or it is no classifier.
         WeightsError: the weights do not fit or cannot be read.
         VerificationError: the export answers differently; nothing is written.
         OutputError: `output` cannot be written.
     """
     row = FORMATS[format]
-    loaded = loaded_model(model, weights, notify)
+    loaded = loaded_model(
+        model, weights, notify, options=options, size=choice.size, progress=progress
+    )
     preprocess = chosen_preprocess(loaded.preprocess, choice)
-    path = _output_path(output or Path(f"{model}{row.suffix}"), row.suffix, weights)
+    name = _file_name(model)
+    path = _output_path(output or Path(f"{name}{row.suffix}"), row.suffix, weights)
     with scratch_folder() as folder:
         made, manifest = _float_file(
-            loaded, preprocess, folder, name=model, simplify=simplify, notify=notify
+            loaded, preprocess, folder, name=name, simplify=simplify, notify=notify
         )
         return publish(made, path, manifest)
+
+
+def _file_name(model: str) -> str:
+    """The name of a file for a model, without suffix; on some systems it may have no colon."""
+    return Path(model).stem if _is_file(model) else model.replace(":", "-")
 
 
 def _output_path(path: Path, suffix: str, *sources: str | Path | None) -> Path:
@@ -130,6 +143,7 @@ def quantize(
     weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO,
     on_broken: OnBroken = OnBroken.STOP,
     output: Path | None = None,
+    options: ModelOptions = _AS_NAMED,
     choice: InputChoice = _DEFAULT_INPUT,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -148,10 +162,10 @@ def quantize(
     target, method = EMITTERS[target].name, OBSERVERS[method].name
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     machine = machine_facts()
-    path = output or Path(f"{Path(model).stem if _is_file(model) else model}-int8.onnx")
-    path = _output_path(path, ".onnx", model)
+    asked = _Asked(model=model, weights=weights, options=options, choice=choice)
+    path = _output_path(output or Path(f"{_file_name(model)}-int8.onnx"), ".onnx", model)
     with scratch_folder() as folder:
-        floats, manifest = _float_artifact(model, weights, folder, choice, notify)
+        floats, manifest = _float_artifact(asked, folder, notify, progress)
         preprocess = _known_preprocess(model, manifest)
         if source.facts().synthetic:
             notify("calibrating on synthetic noise: the ranges are not those of real images")
@@ -195,25 +209,60 @@ def _is_file(model: str) -> bool:
     return Path(model).suffix in {row.suffix for row in FORMATS} or "/" in model
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """What the user says about the model to quantize, or the file of one."""
+
+    model: str
+    weights: str | Path | None
+    options: ModelOptions
+    choice: InputChoice
+
+
 def _float_artifact(
-    model: str, weights: str | Path | None, folder: Path, choice: InputChoice, notify: Notify
+    asked: _Asked, folder: Path, notify: Notify, progress: Progress
 ) -> tuple[Artifact, Manifest]:
     """A float ONNX file: the one that is named, or the export of the model that is."""
-    if _is_file(model):
-        if weights is not None:
-            raise UsageError(f"--weights does not go with the file {model}: it has its own")
-        return _opened(Path(model), choice)
-    loaded = loaded_model(model, weights, notify)
+    if _is_file(asked.model):
+        return _named_artifact(asked)
+    choice = asked.choice
+    loaded = loaded_model(
+        asked.model,
+        asked.weights,
+        notify,
+        options=asked.options,
+        size=choice.size,
+        progress=progress,
+    )
     preprocess = chosen_preprocess(loaded.preprocess, choice)
+    name = _file_name(asked.model)
     path, manifest = _float_file(
-        loaded, preprocess, folder, name=model, simplify=True, notify=notify
+        loaded, preprocess, folder, name=name, simplify=True, notify=notify
     )
     return Artifact(path=path, sha256=manifest.sha256, manifest=manifest), manifest
 
 
-def loaded_model(model: str, weights: str | Path | None, notify: Notify) -> LoadedModel:
+def _named_artifact(asked: _Asked) -> tuple[Artifact, Manifest]:
+    """The float ONNX file that is named, of which nothing but the input is open."""
+    given = asked.options.model_dump(mode="json", exclude_none=True)
+    if asked.weights is not None:
+        raise UsageError(f"--weights does not go with the file {asked.model}: it has its own")
+    for name, value in given.items():
+        raise UsageError(f"{name} is {value}, but the file {asked.model} is built already")
+    return _opened(Path(asked.model), asked.choice)
+
+
+def loaded_model(
+    model: str,
+    weights: str | Path | None,
+    notify: Notify,
+    *,
+    options: ModelOptions = _AS_NAMED,
+    size: int | None = None,
+    progress: Progress = silent,
+) -> LoadedModel:
     """The model, with its notes passed on to the user."""
-    loaded = resolve(model, weights)
+    loaded = resolve(model, weights, options=options, size=size, progress=progress)
     for note in loaded.notes:
         notify(note)
     return loaded

@@ -21,8 +21,8 @@ from resdeploy.formats import FORMATS
 from resdeploy.gate import METRICS, problems_of
 from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts, package_versions
-from resdeploy.models.reference import resolve
 from resdeploy.models.family.variants import VARIANTS
+from resdeploy.models.reference import resolve
 from resdeploy.pipeline.execute import STORE, Execution
 from resdeploy.pipeline.make import require_image_channels
 from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, Plan, plan_of
@@ -81,8 +81,10 @@ def recipe_names() -> Names:
     )
 
 
-def prepare(path: Path) -> Prepared:
-    """Read a recipe and look up everything its plan depends on; nothing is written.
+def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
+    """Read a recipe and look up everything its plan depends on.
+
+    Nothing is written, except that weights to download go to their cache.
 
     Raises:
         RecipeError: the recipe has problems.
@@ -97,12 +99,21 @@ def prepare(path: Path) -> Prepared:
     if recipe.data.calibration is not None:
         calibration = _source(recipe, recipe.data.calibration)
         refuse_overlap(calibration, evaluation)
-    loaded = resolve(recipe.model.reference, recipe.weights, seed=recipe.seed)
+    loaded = resolve(
+        recipe.model.reference,
+        recipe.weights,
+        seed=recipe.seed,
+        options=recipe.model.options,
+        size=recipe.input.size,
+        progress=progress,
+    )
     choice = InputChoice.model_validate(recipe.input.model_dump(exclude={"batch"}))
     preprocess = chosen_preprocess(loaded.preprocess, choice)
     require_image_channels(loaded.facts, preprocess)
     facts = Facts(
         weights_sha256=loaded.facts.weights_sha256,
+        weights_origin=loaded.facts.weights_origin,
+        model=loaded.fingerprint,
         preprocess=preprocess,
         calibration=None if calibration is None else calibration.facts(),
         evaluation=evaluation.facts(),
@@ -180,7 +191,7 @@ def run(
     Raises:
         ResdeployError: a step failed; what was finished before stays for the next run.
     """
-    prepared = prepare(recipe)
+    prepared = prepare(recipe, progress=progress)
     folder = make_folder(out or Path("runs") / prepared.plan.recipe.name)
     _set_aside(folder)
     for name, data in (("calibration", prepared.calibration), ("evaluation", prepared.evaluation)):

@@ -8,7 +8,14 @@ equal bytes.
 from __future__ import annotations
 
 from resdeploy.records.base import Document, Record
-from resdeploy.records.inputs import BatchProfile, DataFacts, ModelFacts, Preprocess, TensorFacts
+from resdeploy.records.inputs import (
+    BatchProfile,
+    DataFacts,
+    ModelFacts,
+    ModelOptions,
+    Preprocess,
+    TensorFacts,
+)
 from resdeploy.records.measurements import (
     DriftFigures,
     DriftRecord,
@@ -64,6 +71,7 @@ __all__ = [
     "Manifest",
     "Measured",
     "ModelFacts",
+    "ModelOptions",
     "Preprocess",
     "QuantizationFacts",
     "Record",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from resdeploy.records.base import Record
-from resdeploy.words import ChannelOrder, Interpolation
+from resdeploy.words import ChannelOrder, Interpolation, NormChoice
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -65,8 +65,29 @@ class TensorFacts(Record):
     shape: tuple[int | str, ...]
 
 
+class ModelOptions(Record):
+    """How a model differs from the one its name stands for; what is None stays as it is.
+
+    width: factor on the channels of the stem and of every stage.
+    output_stride: edge of the input over that of the last feature map; later stages are
+        dilated instead of strided, so that weights still fit.
+    """
+
+    num_classes: Positive | None = None
+    in_channels: Positive | None = None
+    norm: NormChoice | None = None
+    width: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    output_stride: Literal[8, 16, 32] | None = None
+
+
 class ModelFacts(Record):
-    """The PyTorch model an artifact was made from."""
+    """The PyTorch model an artifact was made from.
+
+    weights: the reference, as written. weights_sha256: of the file, or of the state dict where
+        the model brings its own.
+    options: what was asked for beyond the reference, so that the same can be made again.
+    weights_origin: where weights came from: a URL, or `hf:ORG/REPO@COMMIT/file`.
+    """
 
     reference: str
     weights: str
@@ -75,6 +96,8 @@ class ModelFacts(Record):
     num_classes: int
     in_channels: int
     params: int
+    options: ModelOptions = ModelOptions()
+    weights_origin: str = ""
 
 
 class DataFacts(Record):

@@ -19,11 +19,15 @@ class Check(Record):
 
 
 class HistoryStep(Record):
-    """One thing that was done to make an artifact, with the tools that did it."""
+    """One thing that was done to make an artifact, with the tools that did it.
+
+    nodes: how many operators its graph had then.
+    """
 
     step: str
     tools: dict[str, str]
     source_sha256: str | None = None
+    nodes: int | None = None
     notes: tuple[str, ...] = ()
 
 

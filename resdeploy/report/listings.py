@@ -6,9 +6,11 @@ Rows come as plain dicts, as --json prints them, so that this file needs no othe
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.text import Text
 
 from resdeploy.report import format as text
@@ -31,37 +33,142 @@ def _grid(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def models_table(rows: Sequence[Row]) -> RenderableType:
-    """Name, parameters in millions, MACs in 10⁹, input edge and origin."""
-    return _grid(
-        f"{len(rows)} models",
-        ("name", "params M#", "GMACs#", "input#", "origin"),
+    """A line for every model, or a few short ones where that is too wide.
+
+    Of the published weights, the default ones are named, with their top-1.
+    """
+    title = f"{len(rows)} model{'s' * (len(rows) != 1)}"
+    lines = _grid(
+        title,
+        ("name", "family", "params M#", "GMACs#", "input", "weights", "top-1#", "source"),
         [
             (
                 row["name"],
-                f"{row['params'] / 1e6:.2f}",
-                f"{row['macs'] / 1e9:.2f}",
-                str(row["input_size"]),
-                row["origin"],
+                "\n".join(wrap(row["family"], 14)),
+                *_costs(row),
+                " ".join(_input(row)),
+                "\n".join(_weights(row)),
+                *_accuracy(row),
             )
             for row in rows
         ],
     )
+    blocks = _grid(
+        title,
+        ("name, family", "params M#", "GMACs#", "input", "weights, top-1"),
+        [
+            (
+                f"{row['name']}\n  {row['family']}",
+                *_costs(row),
+                "\n".join(_input(row)),
+                "\n".join((*_weights(row), " ".join(_accuracy(row)))),
+            )
+            for row in rows
+        ],
+    )
+    return _Fitting(lines, blocks)
 
 
-def layers_table(rows: Sequence[Row], *, params: int, macs: int) -> RenderableType:
-    """Every layer with its cost, and the sums."""
-    body = [
-        (
-            row["name"],
-            row["kind"],
-            "×".join(str(size) for size in row["output_shape"]),
-            text.count_text(row["params"]),
-            text.count_text(row["macs"]),
+class _Fitting:
+    """The first of two views where it fits into the width, else the second."""
+
+    def __init__(self, wide: RenderableType, narrow: RenderableType) -> None:
+        self._wide = wide
+        self._narrow = narrow
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unlimited = options.update(max_width=10_000)
+        needed = Measurement.get(console, unlimited, self._wide).maximum
+        yield self._wide if needed <= options.max_width else self._narrow
+
+
+def _costs(row: Row) -> tuple[str, str]:
+    return f"{row['params'] / 1e6:.2f}", f"{row['macs'] / 1e9:.2f}"
+
+
+def _input(row: Row) -> tuple[str, ...]:
+    """How an image becomes the input: 256→224 bicubic; 32 where it must have that size."""
+    how: Row = row["preprocess"]
+    if how["resize"] is None:
+        return (str(how["size"]),)
+    return f"{how['resize']}→{how['size']}", how["interpolation"]
+
+
+def _weights(row: Row) -> tuple[str, ...]:
+    """The default weights and how many more there are; in two lines where they are long."""
+    if not row["weights"]:
+        return (text.NONE,)
+    reference: str = row["weights"][0]["reference"]
+    more = f" +{len(row['weights']) - 1}" if len(row["weights"]) > 1 else ""
+    if len(reference + more) <= 30 or "." not in reference:
+        return (reference + more,)
+    repository, dot, tag = reference.partition(".")
+    return repository + dot, tag + more
+
+
+def _accuracy(row: Row) -> tuple[str, str]:
+    """Top-1 of the default weights and who published it."""
+    if not row["weights"]:
+        return "", ""
+    known: Row = row["weights"][0]
+    if known["top1"] is None:
+        return text.NONE, ""
+    own = known["top1_size"] == known["preprocess"]["size"]
+    size = "" if own else f" at {known['top1_size']}"
+    return text.fraction_text(known["top1"]), f"{known['source']}{size}"
+
+
+def layers_table(fields: Row, *, depth: int) -> RenderableType:
+    """A model as a tree of modules down to `depth`, with what they cost, and the totals.
+
+    What lies deeper is in the sums of the modules at `depth`; above that, a module's own row
+    has only what no row below it has.
+    """
+    body = []
+    for row in fields["layers"]:
+        if row["depth"] > depth:
+            continue
+        whole = row["leaf"] or row["depth"] == depth
+        params = row["params"] if whole else row["own_params"]
+        name = row["name"].rpartition(".")[2] if row["depth"] else fields["name"]
+        body.append(
+            (
+                "  " * row["depth"] + name + (" (recursive)" if row["recursive"] else ""),
+                row["kind"],
+                "×".join(str(size) for size in row["output_shape"]) or text.NONE,
+                text.count_text(params if params or whole else None),
+                text.count_text(row["macs"] if whole else None),
+            )
         )
-        for row in rows
+    shape = "×".join(str(size) for size in fields["input_shape"])
+    return Group(
+        _grid(f"Layers, for one image {shape}", _LAYER_COLUMNS, body),
+        _grid("Totals", ("", "#"), _totals(fields)),
+    )
+
+
+_LAYER_COLUMNS = ("name", "kind", "output", "params#", "MACs#")
+
+
+def _totals(fields: Row) -> list[tuple[str, str]]:
+    fixed = fields["params"] - fields["trainable_params"]
+    elsewhere = fields["params"] - fields["layers"][0]["params"]
+    unused = [("in layers that do not run", text.count_text(elsewhere))] if elsewhere else []
+    return [
+        ("parameters", text.count_text(fields["params"])),
+        ("trainable", text.count_text(fields["trainable_params"])),
+        ("not trainable", text.count_text(fixed)),
+        *unused,
+        ("MACs", text.count_text(fields["macs"])),
+        *[
+            (f"{name} size (MB)", f"{fields[key] / 1e6:.2f}")
+            for name, key in (
+                ("input", "input_bytes"),
+                ("forward pass", "forward_bytes"),
+                ("params", "params_bytes"),
+            )
+        ],
     ]
-    body.append(("total", "", "", text.count_text(params), text.count_text(macs)))
-    return _grid("Layers", ("name", "kind", "output", "params#", "MACs#"), body)
 
 
 def predictions_table(rows: Sequence[Row]) -> RenderableType:

@@ -65,7 +65,11 @@ def test_every_command_is_in_the_readme_and_the_readme_names_no_other() -> None:
     assert commands == set(COMMANDS)
 
 
-@pytest.mark.parametrize("command", [["--help"], ["models"], ["gate", "{run}"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [["--help"], ["models", "*", "--sort", "top1"], ["gate", "{run}"], ["doctor"]],
+    ids=lambda command: command[0],
+)
 def test_light_commands_import_nothing_heavy(command: list[str], tmp_path: Path) -> None:
     from tests.factories import run_result
 
@@ -284,11 +288,13 @@ def test_inspect_shows_operators_and_provenance(cli: Cli, quantized: Path) -> No
 
 
 def test_listings_have_the_records_field_names(cli: Cli) -> None:
-    models = json.loads(cli("models", "resnet5*", "--json").out)["models"]
+    models = json.loads(cli("models", "resnet50", "resnet56", "--json").out)["models"]
     assert [row["name"] for row in models] == ["resnet50", "resnet56"]
     assert models[0]["params"] == 25_557_032
     layers = json.loads(cli("show", "resnet18", "--json").out)
-    assert sum(row["macs"] for row in layers["layers"]) == layers["macs"]
+    rows = layers["layers"]
+    assert sum(row["macs"] for row in rows if row["leaf"]) == rows[0]["macs"] == layers["macs"]
+    assert sum(row["own_params"] for row in rows) == layers["params"] == 11_689_512
     assert cli("doctor", "--json").code == ExitCode.DONE
 
 
@@ -313,6 +319,13 @@ def test_listings_have_the_records_field_names(cli: Cli) -> None:
         (["gate", "{onnx}.json"], ["kind 'artifact'"]),
         (["gate", "absent.json"], ["absent.json"]),
         (["run", "absent.toml"], ["absent.toml"]),
+        (["export", "resnet20", "--output-stride", "7"], ["--output-stride is 7", "8, 16 or 32"]),
+        (["export", "resnet20", "--width", "inf"], ["--width is inf", "finite"]),
+        (["export", "resnet20", "--norm", "grup"], ["--norm", "group"]),
+        (["export", "resnet20", "--weights", "own"], ["no weights of its own"]),
+        (["quantize", "{onnx}", "--data", "synthetic:2", "--norm", "group"], ["norm is group"]),
+        (["bench", "{onnx}", "--num-classes", "3"], ["num_classes is 3", "--reference"]),
+        (["check", "{onnx}", "--data", "synthetic:2", "--width", "2"], ["width is 2", "--ref"]),
         (["predict", "{onnx}", "absent.jpg"], ["absent.jpg"]),
         (["predict", "{plain}", "{photo}/x.png"], ["no sidecar"]),
         (["bogus"], ["bogus"]),
@@ -371,16 +384,19 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
 
 
 def test_interrupted_is_130(tmp_path: Path) -> None:
-    code = (
-        "import signal, threading, os, sys\n"
-        "from resdeploy.cli.app import exit_code_of\n"
-        "threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
-        "sys.exit(exit_code_of(['export', 'resnet1202']))"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "resdeploy", "export", "resnet1202"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert child.returncode == ExitCode.INTERRUPTED, child.stderr
+    with child:
+        assert child.stderr is not None
+        assert "random weights" in child.stderr.readline()  # now the export itself begins
+        child.send_signal(signal.SIGINT)
+        rest = child.stderr.read()
+    assert child.returncode == ExitCode.INTERRUPTED, rest
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,6 +16,8 @@ from resdeploy.formats import FORMATS
 from resdeploy.formats.onnx import OPSET, onnx_from_module
 from resdeploy.graph.files import read_model
 from resdeploy.graph.summary import summary_of
+from resdeploy.models.family.resnet import skeleton
+from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.reference import resolve
 from resdeploy.pipeline.make import export_file
 from resdeploy.records import Preprocess
@@ -69,6 +71,25 @@ def test_a_module_that_cannot_be_traced(tmp_path: Path) -> None:
     assert not (tmp_path / "x.onnx").exists()
 
 
+def test_an_exporter_that_fails_says_why_in_a_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Inexpressible(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.linalg.qr(x)[0]
+
+    with pytest.raises(VerificationError, match="linalg_qr") as raised:
+        onnx_from_module(Inexpressible().eval(), tmp_path / "x.onnx", image_shape=(3, 8, 8))
+    assert "\n" not in raised.value.message
+    assert capfd.readouterr().out == ""
+
+
+def test_a_model_too_large_for_one_file_is_refused_at_once(tmp_path: Path) -> None:
+    module = skeleton(VARIANTS["resnetv2_152x4_bit"].config)  # 3.7 GB, if it had any
+    with pytest.raises(VerificationError, match=r"3\.75 GB"):
+        onnx_from_module(module, tmp_path / "x.onnx", image_shape=(3, 64, 64))
+
+
 def test_a_verified_export_says_what_was_checked(tmp_path: Path) -> None:
     loaded = resolve("resnet20", None)
     path = tmp_path / "x.onnx"
@@ -80,6 +101,14 @@ def test_a_verified_export_says_what_was_checked(tmp_path: Path) -> None:
     assert all(check.passed for check in manifest.verification)
     assert manifest.model is not None
     assert manifest.model.trained is False
+
+
+def test_a_batchnorm_stays_where_a_shortcut_reads_the_convolution_too(tmp_path: Path) -> None:
+    loaded = resolve("preact_resnet20", None)
+    path = tmp_path / "x.onnx"
+    export_file(loaded, loaded.preprocess, path, name="x")
+    # Behind the stem and each of the nine sums; those between two convolutions are folded.
+    assert summary_of(read_model(path)).operators["BatchNormalization"] == 1 + 9
 
 
 class Batched(torch.nn.Module):

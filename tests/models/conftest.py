@@ -1,4 +1,4 @@
-"""The golden facts of torchvision's ResNets, and the real data beside the repository."""
+"""The golden facts of timm's and torchvision's ResNets."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def fill() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def golden() -> Any:
-    """Keys, shapes, parameters, MACs and probe outputs of torchvision's ten ResNets."""
-    with gzip.open(GOLDEN / "torchvision_resnet.json.gz", "rt", encoding="utf-8") as file:
+    """Keys, shapes, parameters, MACs, preprocessing and probe outputs of 133 ResNets."""
+    with gzip.open(GOLDEN / "resnet_family.json.gz", "rt", encoding="utf-8") as file:
         return json.load(file)

@@ -1,21 +1,31 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import ModuleType
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from resdeploy.models.family.blocks import Bottleneck, ZeroPad
-from resdeploy.models.family.config import Block, ResNetConfig, Shortcut, Stem
+from resdeploy.models.family.config import (
+    PLAINS,
+    PREACTS,
+    Antialias,
+    Attention,
+    Block,
+    Layout,
+    Norm,
+    ResNetConfig,
+    Shortcut,
+    Stem,
+    StemPool,
+)
 from resdeploy.models.family.resnet import build, skeleton
+from resdeploy.models.family.shortcuts import ZeroPad
 from resdeploy.models.family.variants import VARIANTS, Variant
 
-IMAGENET = [pytest.param(row, id=row.name) for row in VARIANTS if row.config.stem is Stem.IMAGENET]
-SMALL = [pytest.param(row, id=row.name) for row in VARIANTS if row.config.stem is Stem.CIFAR]
+OPTION_A = [
+    pytest.param(row, id=row.name) for row in VARIANTS if row.config.shortcut is Shortcut.ZERO_PAD
+]
 TINY = ResNetConfig(
     stem=Stem.CIFAR,
     block=Block.BASIC,
@@ -24,53 +34,13 @@ TINY = ResNetConfig(
     shortcut=Shortcut.ZERO_PAD,
     num_classes=5,
 )
-# One norm element wrong by 1 % moves logits by 4e-6, another thread count by 1.3e-15.
-FLOAT64_RTOL = 1e-9
 
 
 def shapes(model: nn.Module) -> list[tuple[str, list[int]]]:
     return [(key, list(tensor.shape)) for key, tensor in model.state_dict().items()]
 
 
-def test_the_fill_rule_draws_what_it_drew_when_the_golden_facts_were_made(
-    golden: Any, fill: ModuleType
-) -> None:
-    for key, facts in golden["fill_check"].items():
-        drawn = fill.fill(key, facts["shape"])
-        assert drawn.ravel()[:4].tolist() == pytest.approx(facts["first4"], rel=1e-7)
-        assert float(drawn.sum(dtype=np.float64)) == pytest.approx(facts["sum"], rel=1e-9)
-    for which, facts in golden["input_check"].items():
-        drawn = fill.probe_input(which)
-        assert drawn.ravel()[:4].tolist() == pytest.approx(facts["first4"], rel=1e-7)
-        assert float(drawn.sum(dtype=np.float64)) == pytest.approx(facts["sum"], rel=1e-9)
-
-
-@pytest.mark.parametrize("row", IMAGENET)
-def test_keys_and_shapes_are_torchvisions(row: Variant, golden: Any) -> None:
-    state = golden["models"][row.name]["state"]
-    assert shapes(skeleton(row.config)) == [(entry[0], entry[1]) for entry in state]
-
-
-@pytest.mark.parametrize("row", IMAGENET)
-def test_probe_outputs_are_torchvisions(row: Variant, golden: Any, fill: ModuleType) -> None:
-    record = golden["models"][row.name]
-    filled = {
-        entry[0]: torch.from_numpy(np.array(fill.fill(entry[0], entry[1])))
-        for entry in record["state"]
-    }
-    model = skeleton(row.config)
-    model.load_state_dict(filled, assign=True)
-    model.double()
-    for which in ("even", "odd"):
-        images = torch.from_numpy(fill.probe_input(which, record["probe"][which]["hw"])).double()
-        with torch.no_grad():
-            logits = model(images).numpy()
-        assert logits.dtype == np.float64
-        same, worst, field = fill.compare(record, logits, FLOAT64_RTOL, which)
-        assert same, f"{which}: {field} differs by {worst}"
-
-
-@pytest.mark.parametrize("row", SMALL)
+@pytest.mark.parametrize("row", OPTION_A)
 def test_cifar_keys(row: Variant) -> None:
     norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     convs = [("conv1", "bn1")] + [
@@ -88,7 +58,7 @@ def test_cifar_keys(row: Variant) -> None:
     assert found["fc.weight"] == [10, 64]
 
 
-@pytest.mark.parametrize("row", SMALL)
+@pytest.mark.parametrize("row", OPTION_A)
 def test_cifar_nets_keep_the_size_until_their_stages_halve_it(row: Variant) -> None:
     model = skeleton(row.config)
     images = torch.empty(2, 3, 32, 32, device="meta")
@@ -113,25 +83,38 @@ def test_zero_pad_shortcut_subsamples_and_puts_zeros_around() -> None:
     assert not list(ZeroPad(inputs=2, outputs=5, stride=2).parameters())
 
 
-def test_the_stride_of_a_bottleneck_is_on_its_3x3() -> None:
-    block = skeleton(VARIANTS["resnet50"].config).get_submodule("layer2.0")
-    assert isinstance(block, Bottleneck)
-    assert [conv.stride for conv in (block.conv1, block.conv2, block.conv3)] == [
-        (1, 1),
-        (2, 2),
-        (1, 1),
-    ]
+WIDE = replace(TINY, widths=(32, 64), in_channels=2)
+PREACT = replace(WIDE, layout=Layout.PREACT, block=Block.PREACT_BASIC, shortcut=Shortcut.PLAIN)
+KINDS = [
+    *(replace(WIDE, block=kind, layout=layout) for kind in Block for layout in Layout
+      if (kind in PREACTS) == (layout in (Layout.STAGES, Layout.PREACT))),
+    *(replace(WIDE, shortcut=kind) for kind in Shortcut if kind not in PLAINS),
+    *(replace(PREACT, shortcut=kind) for kind in Shortcut),
+    *(replace(WIDE, stem=stem, stem_pool=pool, antialias=antialias,
+              stem_widths=(16, 16, 32) if stem is Stem.DEEP else ())
+      for stem in Stem for pool in StemPool for antialias in Antialias
+      if stem is not Stem.UNPADDED or antialias is Antialias.NONE),
+    *(replace(WIDE, attention=kind) for kind in Attention),
+    *(replace(WIDE, norm=kind) for kind in Norm),
+    replace(WIDE, standardised=True),
+    replace(WIDE, block=Block.SPLIT, radix=2, groups=2),
+    replace(WIDE, block=Block.RES2NET, scale=3),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("block", Block)
-@pytest.mark.parametrize("shortcut", Shortcut)
-@pytest.mark.parametrize("stem", Stem)
-def test_every_choice_builds_and_answers(stem: Stem, shortcut: Shortcut, block: Block) -> None:
-    config = replace(TINY, stem=stem, shortcut=shortcut, block=block, in_channels=2)
+@pytest.mark.parametrize("config", KINDS)
+def test_every_choice_builds_answers_and_learns(config: ResNetConfig) -> None:
+    # Average pooling drops an odd last row; the shortcut beside it would keep it.
+    size = (33, 40) if config.antialias is Antialias.NONE else (32, 64)
+    model = build(config)
     with torch.no_grad():
-        logits = build(config)(torch.randn(3, 2, 33, 40))
+        logits = model(torch.randn(3, 2, *size))
     assert logits.shape == (3, 5)
     assert logits.isfinite().all()
+    assert float(logits.std()) > 0.001
+    model.train()
+    model(torch.randn(4, 2, *size)).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_equal_seeds_give_equal_weights_and_others_do_not() -> None:
@@ -148,12 +131,8 @@ def test_building_leaves_torchs_generator_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_models_come_in_eval_mode_and_can_be_trained() -> None:
-    model = build(TINY)
-    assert not any(part.training for part in model.modules())
-    model.train()
-    model(torch.randn(4, 3, 16, 16)).square().mean().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+def test_models_come_in_eval_mode() -> None:
+    assert not any(part.training for part in build(TINY).modules())
 
 
 def test_he_initialisation() -> None:
@@ -164,7 +143,17 @@ def test_he_initialisation() -> None:
     assert float(state["bn1.weight"][0]) == 1
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet1202", "resnext50_32x4d", "resnet152"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet1202",
+        "resnext50_32x4d",
+        "resnet152",
+        "preact_resnet164",
+        "resnetv2_101",
+        "seresnet50",
+    ],
+)
 def test_untrained_nets_of_any_depth_answer_in_a_tame_range(name: str) -> None:
     config = VARIANTS[name].config
     with torch.no_grad():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from resdeploy.models.summary import LayerRow, layers_of, macs_of
+from resdeploy.models.summary import TreeRow, tree_of
 
 
 class Shared(nn.Module):
@@ -35,64 +35,104 @@ def chain() -> nn.Sequential:
     ).eval()
 
 
-def test_layers_by_hand() -> None:
-    assert layers_of(chain(), (4, 9, 11)) == (
-        LayerRow(
-            name="conv",
-            kind="Conv2d",
-            output_shape=(6, 4, 5),
-            params=6 * 2 * 9 + 6,
-            macs=6 * 4 * 5 * 2 * 9,
-        ),
-        LayerRow(name="norm", kind="BatchNorm2d", output_shape=(6, 4, 5), params=12, macs=0),
-        LayerRow(name="inner.0", kind="ReLU", output_shape=(6, 4, 5), params=0, macs=0),
-        LayerRow(
-            name="inner.1", kind="AdaptiveAvgPool2d", output_shape=(6, 1, 1), params=0, macs=0
-        ),
-        LayerRow(name="flatten", kind="Flatten", output_shape=(6,), params=0, macs=0),
-        LayerRow(name="fc", kind="Linear", output_shape=(3,), params=6 * 3 + 3, macs=6 * 3),
+def row(
+    name: str,
+    kind: str,
+    depth: int,
+    shape: tuple[int, ...],
+    params: int = 0,
+    macs: int = 0,
+    **more: Any,
+) -> TreeRow:
+    told = {"leaf": True, "recursive": False, "own_params": params} | more
+    return TreeRow(
+        name=name, kind=kind, depth=depth, output_shape=shape, params=params, macs=macs, **told
     )
-    assert macs_of(chain(), (4, 9, 11)) == 6 * 4 * 5 * 2 * 9 + 6 * 3
+
+
+INSIDE: dict[str, Any] = {"leaf": False, "own_params": 0}
+
+
+def test_a_chain_by_hand() -> None:
+    conv, fc = 6 * 4 * 5 * 2 * 9, 6 * 3
+    assert tree_of(chain(), (4, 9, 11)) == (
+        row("", "Sequential", 0, (3,), 6 * 2 * 9 + 6 + 12 + 6 * 3 + 3, conv + fc, **INSIDE),
+        row("conv", "Conv2d", 1, (6, 4, 5), 6 * 2 * 9 + 6, conv),
+        row("norm", "BatchNorm2d", 1, (6, 4, 5), 12),
+        row("inner", "Sequential", 1, (6, 1, 1), **INSIDE),
+        row("inner.0", "ReLU", 2, (6, 4, 5)),
+        row("inner.1", "AdaptiveAvgPool2d", 2, (6, 1, 1)),
+        row("flatten", "Flatten", 1, (6,)),
+        row("fc", "Linear", 1, (3,), 6 * 3 + 3, fc),
+    )
 
 
 def test_a_layer_that_runs_twice_costs_twice_but_is_stored_once() -> None:
-    model = Shared().eval()
-    rows = layers_of(model, (6,))
-    assert [(row.name, row.kind, row.params, row.macs) for row in rows] == [
-        ("linear", "Linear", 42, 36),
-        ("linear", "Linear", 0, 36),
-        ("", "Shared", 6, 0),
-    ]
-    assert rows[-1].output_shape == ()
-    assert sum(row.params for row in rows) == sum(p.numel() for p in model.parameters())
+    assert tree_of(Shared().eval(), (6,)) == (
+        row("", "Shared", 0, (), 6 + 42, 2 * 36, leaf=False, own_params=6),
+        row("linear", "Linear", 1, (6,), 42, 36),
+        row("linear", "Linear", 1, (6,), 0, 36, recursive=True),
+    )
+
+
+class Net(nn.Module):
+    """Modules in a list, one of them in two places and run twice, one that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Identity())
+        self.parts = nn.ModuleList([nn.Conv2d(2, 2, 3), nn.ReLU()])
+        self.again = nn.Sequential(self.stem[0])
+        self.unused = nn.Linear(3, 3)
+        self.shift = nn.Parameter(torch.zeros(2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.again(self.stem(x))
+        for part in self.parts:
+            y = part(y)
+        return y + self.shift
+
+
+def test_a_tree_by_hand() -> None:
+    small, full = (2, 3, 3), (2, 5, 5)
+    assert tree_of(Net().eval(), (2, 5, 5)) == (
+        row("", "Net", 0, small, 6 + 38 + 2, 100 + 100 + 324, leaf=False, own_params=2),
+        row("stem", "Sequential", 1, full, 6, 100, **INSIDE),
+        row("stem.0", "Conv2d", 2, full, 6, 100),
+        row("again", "Sequential", 1, full, 0, 100, **INSIDE),
+        row("stem.0", "Conv2d", 2, full, 0, 100, recursive=True),
+        row("parts", "ModuleList", 1, (), 38, 324, **INSIDE),
+        row("parts.0", "Conv2d", 2, small, 38, 324),
+        row("parts.1", "ReLU", 2, small, 0, 0),
+    )
 
 
 def test_the_model_is_left_as_it_was() -> None:
     model = chain()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    layers_of(model, (4, 9, 9))
-    assert not any(part._forward_hooks for part in model.modules())
+    tree_of(model, (4, 9, 9))
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_hooks_are_removed_when_the_run_fails() -> None:
     model = chain()
     with pytest.raises(RuntimeError, match="channels"):
-        layers_of(model, (3, 9, 9))
-    assert not any(part._forward_hooks for part in model.modules())
+        tree_of(model, (3, 9, 9))
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
 def test_a_model_in_training_mode_is_refused() -> None:
     with pytest.raises(ValueError, match="eval"):
-        layers_of(chain().train(), (4, 9, 9))
+        tree_of(chain().train(), (4, 9, 9))
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_any_device_and_precision(device: str, dtype: torch.dtype) -> None:
     model = chain().to(device=device, dtype=dtype)
-    assert layers_of(model, (4, 9, 11)) == layers_of(chain(), (4, 9, 11))
+    assert tree_of(model, (4, 9, 11)) == tree_of(chain(), (4, 9, 11))
 
 
 def test_a_model_without_parameters() -> None:
-    assert macs_of(nn.Sequential(nn.ReLU()).eval(), (2, 3)) == 0
+    assert tree_of(nn.Sequential(nn.ReLU()).eval(), (2, 3))[0].macs == 0

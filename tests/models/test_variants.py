@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import Any
 
 import pytest
 
@@ -12,8 +11,8 @@ from resdeploy.errors import UnknownNameError
 from resdeploy.models.family import variants
 from resdeploy.models.family.config import Stem
 from resdeploy.models.family.resnet import skeleton
-from resdeploy.models.summary import layers_of
 from resdeploy.models.family.variants import VARIANTS, Variant
+from resdeploy.models.summary import tree_of
 
 EVERY = [pytest.param(row, id=row.name) for row in VARIANTS]
 
@@ -21,36 +20,32 @@ EVERY = [pytest.param(row, id=row.name) for row in VARIANTS]
 @pytest.mark.parametrize("row", EVERY)
 def test_facts_of_the_row_are_those_of_the_built_model(row: Variant) -> None:
     model = skeleton(row.config)
-    size = row.preprocess.size
-    layers = layers_of(model, (row.config.in_channels, size, size))
+    whole = tree_of(model, (row.config.in_channels, row.macs_size, row.macs_size))[0]
     assert sum(parameter.numel() for parameter in model.parameters()) == row.params
-    assert sum(layer.params for layer in layers) == row.params
-    assert sum(layer.macs for layer in layers) == row.macs
-    assert layers[-1].output_shape == (row.config.num_classes,)
+    assert (whole.params, whole.macs) == (row.params, row.macs)
+    assert whole.output_shape == (row.config.num_classes,)
+
+
+DEPTH = r"(?:resne[xs]?t|resnetv2_|res2ne[x]?t|resnetaa|resnetblur|resnetrs|resnextaa)(\d+)"
 
 
 @pytest.mark.parametrize("row", EVERY)
 def test_depth_is_in_the_name(row: Variant) -> None:
-    depth = re.search(r"(?:resnet|resnext)(\d+)", row.name)
-    assert depth is not None
-    per_block = {"basic": 2, "bottleneck": 3}[row.config.block]
-    assert int(depth[1]) == per_block * sum(row.config.depths) + 2
+    depth = re.search(DEPTH, row.name)
+    if depth is None:
+        assert row.name in ("test_resnet", "ecaresnetlight", "senet154")
+        return
+    blocks = enumerate(row.config.depths)
+    layers = 2 + sum((2 if row.config.block_of(n).expansion == 1 else 3) * d for n, d in blocks)
+    assert abs(layers - int(depth[1])) <= 2
 
 
 @pytest.mark.parametrize("row", EVERY)
-def test_preprocessing_is_imagenets(row: Variant) -> None:
-    assert row.preprocess.mean == (0.485, 0.456, 0.406)
-    assert row.preprocess.std == (0.229, 0.224, 0.225)
+def test_cifar_nets_take_small_images_and_all_others_large_ones(row: Variant) -> None:
     small = row.config.stem is Stem.CIFAR
-    expected = (32, None, None) if small else (224, 256, 224)
-    assert (row.preprocess.size, row.preprocess.resize, row.preprocess.crop) == expected
-
-
-def test_imagenet_rows_are_the_golden_ones(golden: Any) -> None:
-    imagenet = {row.name: row for row in VARIANTS if row.config.stem is Stem.IMAGENET}
-    assert set(imagenet) == set(golden["models"])
-    for name, record in golden["models"].items():
-        assert (imagenet[name].params, imagenet[name].macs) == (record["params"], record["macs"])
+    assert (row.preprocess.size == 32) is small
+    assert (row.config.num_classes == 10) is small
+    assert row.macs_size == (32 if small else 224)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +71,17 @@ def test_cifar_parameters_are_the_papers(name: str, millions: float) -> None:
     assert round(row.params / 1e6, digits) == millions
 
 
+def test_the_preactivated_cifar_net_is_as_large_as_the_papers() -> None:
+    """Section 5 of arXiv:1603.05027: ResNet-164 has 1.7 million parameters."""
+    assert round(VARIANTS["preact_resnet164"].params / 1e6, 1) == 1.7
+
+
+def test_the_stride_on_the_1x1_makes_the_papers_cost() -> None:
+    """Table 1 of arXiv:1512.03385: 3.8, 7.6 and 11.3 billion multiply-adds."""
+    cost = [VARIANTS[f"resnet{depth}_v1"].macs / 1e9 for depth in (50, 101, 152)]
+    assert cost == pytest.approx([3.8, 7.6, 11.3], abs=0.06)
+
+
 def test_an_unknown_name_is_answered_with_near_ones() -> None:
     with pytest.raises(UnknownNameError, match="unknown model 'resnet51'") as raised:
         VARIANTS["resnet51"]
@@ -84,8 +90,11 @@ def test_an_unknown_name_is_answered_with_near_ones() -> None:
 
 def test_the_family_map_names_every_branch() -> None:
     assert variants.__doc__ is not None
-    for branch in ("resnet", "resnext", "wide_resnet", "CIFAR"):
-        assert re.search(rf"^ +{branch} ", variants.__doc__, re.MULTILINE)
+    tree = variants.__doc__.partition("-----\n")[2].partition("\n\n")[0]
+    marks = [mark.strip("*_") for mark in re.findall(r"[\w*]{2,}(?=[, ]|$)", tree)]
+    for name in VARIANTS.names:
+        plain = re.sub(r"\d+", "", name)
+        assert any(mark and mark in plain for mark in marks), name
 
 
 def test_listing_the_family_imports_no_heavy_library() -> None:

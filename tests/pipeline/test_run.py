@@ -74,6 +74,18 @@ def test_other_calibration_images_redo_only_what_depends_on_them(tmp_path: Path)
     assert [reused[kind] for kind in ("calibrate", "quantize", "drift")] == [False] * 3
 
 
+def test_options_of_the_model_are_built_and_change_every_step(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    before = [step.key for step in prepare(recipe).plan.steps]
+    named = 'weights = "embedded:digits"'
+    recipe.write_text(recipe.read_text().replace(named, f'{named}, norm = "frozen"'))
+    after = [step.key for step in prepare(recipe).plan.steps]
+    assert set(before).isdisjoint(after)
+    result = run(recipe, out=tmp_path / "out").result
+    assert result.model.options.norm == "frozen"
+    assert result.judgement.verdict is Verdict.PASS
+
+
 def killed_run(recipe: Path, out: Path, at: str) -> None:
     """SIGKILL a run in a process of its own while the step `at` is worked on.
 

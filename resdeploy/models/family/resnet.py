@@ -1,20 +1,21 @@
-"""The builder: a config enters, a ResNet with torchvision's state-dict keys leaves.
+"""The builder: a config enters, a ResNet with everybody's state-dict keys leaves.
 
-A ResNet is a plain chain, so it is an `nn.Sequential` whose parts have names:
-conv1, bn1, relu, (maxpool), layer1 … layerN, avgpool, flatten, fc. It takes float32
-[N, in_channels, H, W] and gives logits float32 [N, num_classes].
+A ResNet is a plain chain, so it is an `nn.Sequential` whose parts have names: those of its
+stem, its stages and its head, by layout. It takes float32 [N, in_channels, H, W] and gives
+logits float32 [N, num_classes].
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 
 import torch
 from torch import nn
 
-from resdeploy.models.family.blocks import BLOCKS, BasicBlock, Bottleneck, conv
-from resdeploy.models.family.config import ResNetConfig, Stem
+from resdeploy.models.family.blocks import BLOCKS
+from resdeploy.models.family.config import Layout, ResNetConfig
+from resdeploy.models.family.layers import NORM_TYPES
+from resdeploy.models.family.stems import HEADS, STEMS, Parts, chained
 
 
 def build(config: ResNetConfig, *, seed: int = 0) -> nn.Sequential:
@@ -30,76 +31,41 @@ def build(config: ResNetConfig, *, seed: int = 0) -> nn.Sequential:
 def skeleton(config: ResNetConfig) -> nn.Sequential:
     """The net on the meta device, in eval mode: names and shapes without memory."""
     with torch.device("meta"):
-        parts = _stem(config) + _stages(config) + _head(config)
-        return nn.Sequential(OrderedDict(parts)).eval()
-
-
-Parts = list[tuple[str, nn.Module]]
-
-
-def _imagenet_stem(config: ResNetConfig) -> Parts:
-    return [
-        ("conv1", conv(config.in_channels, config.widths[0], 7, stride=2)),
-        ("bn1", nn.BatchNorm2d(config.widths[0])),
-        ("relu", nn.ReLU(inplace=True)),
-        ("maxpool", nn.MaxPool2d(3, stride=2, padding=1)),
-    ]
-
-
-def _cifar_stem(config: ResNetConfig) -> Parts:
-    return [
-        ("conv1", conv(config.in_channels, config.widths[0], 3)),
-        ("bn1", nn.BatchNorm2d(config.widths[0])),
-        ("relu", nn.ReLU(inplace=True)),
-    ]
-
-
-STEMS = {Stem.IMAGENET: _imagenet_stem, Stem.CIFAR: _cifar_stem}
-
-
-def _stem(config: ResNetConfig) -> Parts:
-    return STEMS[config.stem](config)
+        layout = config.layout
+        return chained(STEMS[layout](config) + _stages(config) + HEADS[layout](config)).eval()
 
 
 def _stages(config: ResNetConfig) -> Parts:
-    block = BLOCKS[config.block]
-    inputs = config.widths[0]
-    stages: Parts = []
-    for number, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True), 1):
-        blocks: list[nn.Module] = []
-        for index in range(depth):
-            stride = 2 if index == 0 and number > 1 else 1
-            blocks.append(block(config, inputs=inputs, width=width, stride=stride))
-            inputs = width * config.block.expansion
-        stages.append((f"layer{number}", nn.Sequential(*blocks)))
-    return stages
-
-
-def _head(config: ResNetConfig) -> Parts:
-    return [
-        ("avgpool", nn.AdaptiveAvgPool2d(1)),
-        ("flatten", nn.Flatten(1)),
-        ("fc", nn.Linear(config.features, config.num_classes)),
-    ]
+    stages: list[nn.Sequential] = []
+    for number, places in enumerate(config.places()):
+        block = BLOCKS[config.block_of(number)]
+        stages.append(nn.Sequential(*(block(config, place) for place in places)))
+    if config.layout is Layout.STAGES:
+        return [("stages", nn.Sequential(*(chained([("blocks", stage)]) for stage in stages)))]
+    return [(f"layer{number}", stage) for number, stage in enumerate(stages, 1)]
 
 
 def _initialise(model: nn.Sequential, generator: torch.Generator) -> None:
-    """He initialisation, with γ of the last norm of each of L branches at 1/√L.
+    """He initialisation, with the last weight of each of L branches scaled by 1/√L.
 
-    With γ = 1 an untrained net (running statistics 0 and 1) doubles its variance in every
+    Unscaled, an untrained net (running statistics 0 and 1) doubles its variance in every
     block, and resnet1202 overflows; 1/√L keeps the whole chain within a factor of e.
 
-    Source: He et al. 2015, arXiv:1502.01852 (weights); De & Smith 2020, arXiv:2002.10444 (γ).
+    Source: He et al. 2015, arXiv:1502.01852 (weights); De & Smith 2020, arXiv:2002.10444 (1/√L).
     """
-    branches = [part for part in model.modules() if isinstance(part, BasicBlock | Bottleneck)]
+    blocks = tuple(BLOCKS.values())
+    branches = [part for part in model.modules() if isinstance(part, blocks)]
     for part in model.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Conv2d | nn.Conv1d):
             nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
-        elif isinstance(part, nn.BatchNorm2d):
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, NORM_TYPES):
             part.reset_parameters()
         elif isinstance(part, nn.Linear):
             bound = 1 / math.sqrt(part.in_features)
             nn.init.uniform_(part.weight, -bound, bound, generator=generator)
             nn.init.uniform_(part.bias, -bound, bound, generator=generator)
     for branch in branches:
-        nn.init.constant_(branch.last_norm.weight, 1 / math.sqrt(len(branches)))
+        weight = branch.last.state_dict()["weight"]  # a parameter, or a frozen norm's buffer
+        weight.mul_(1 / math.sqrt(len(branches)))

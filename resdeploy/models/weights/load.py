@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resdeploy.errors import WeightsError, listed
 from resdeploy.models.family.config import ResNetConfig
-from resdeploy.models.weights.checkpoint import BATCH_COUNTER, Checkpoint, shape_text
+from resdeploy.models.weights.checkpoint import (
+    BATCH_COUNTER,
+    Checkpoint,
+    plain_names,
+    shape_text,
+)
+
+LAYERS = (nn.Linear, nn.Conv2d)  # the last of them in a module is its classifier
 
 
 def fit(config: ResNetConfig, checkpoint: Checkpoint) -> ResNetConfig:
@@ -18,10 +27,10 @@ def fit(config: ResNetConfig, checkpoint: Checkpoint) -> ResNetConfig:
     A key that is missing leaves its number as it is: `load_weights` will name the key.
     """
     head = checkpoint.tensors.get(config.classifier_key)
-    if head is not None and head.ndim > 0:
+    if head is not None and head.ndim > 0 and head.shape[0] > 0:
         config = replace(config, num_classes=head.shape[0])
     stem = checkpoint.tensors.get(config.stem_key)
-    if stem is not None and stem.ndim > 1:
+    if stem is not None and stem.ndim > 1 and stem.shape[1] > 0:
         config = replace(config, in_channels=stem.shape[1])
     return config
 
@@ -29,34 +38,112 @@ def fit(config: ResNetConfig, checkpoint: Checkpoint) -> ResNetConfig:
 def load_weights(module: nn.Module, checkpoint: Checkpoint, *, model: str) -> None:
     """Put the tensors of a checkpoint into a module, which may be on the meta device.
 
-    The module takes the tensors themselves, not copies. A missing `num_batches_tracked` is
-    set to 0, since only training reads it.
+    Any module will do: its names are compared as those of the checkpoint are, without prefixes.
+    It takes the tensors themselves, not copies. `num_batches_tracked` is set to 0 where it is
+    missing and left out where nobody asks for it, since only training reads it.
 
     Raises:
-        WeightsError: keys are missing, unexpected or of another shape; nothing was loaded.
+        WeightsError: weights are missing, unexpected, or of another shape or type; nothing was
+            loaded.
     """
-    wanted = module.state_dict()
-    tensors = checkpoint.tensors
-    missing = [key for key in wanted if key not in tensors and not key.endswith(BATCH_COUNTER)]
-    unexpected = [key for key in tensors if key not in wanted]
-    misshaped = [
-        f"{key} ({shape_text(tensors[key])}, not {shape_text(tensor)})"
-        for key, tensor in wanted.items()
-        if key in tensors and tensors[key].shape != tensor.shape
-    ]
-    problems = [
-        f"{len(keys)} {what}: {listed(keys)}"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("misshaped", misshaped),
-        )
-        if keys
-    ]
-    if problems:
+    state = module.state_dict()
+    others = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if others:
         raise WeightsError(
-            f"{checkpoint.path} does not fit {model}: {'; '.join(problems)}",
-            hint="check that these are weights of this model and not of another variant",
+            f"{model} keeps {len(others)} entries that are no tensors: {listed(others)}",
+            hint="resdeploy loads float modules, whose state_dict holds tensors alone",
         )
-    counters = {key: torch.zeros((), dtype=torch.int64) for key in wanted if key not in tensors}
-    module.load_state_dict({**counters, **tensors}, assign=True)
+    own = _own_names(state)
+    wanted = {name: state[key] for name, key in own.items()}
+    tensors = {
+        name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if name in own or not name.endswith(BATCH_COUNTER)
+    }
+    problems = _problems(wanted, tensors)
+    if problems:
+        head = _classifier(module, own)
+        path = checkpoint.path
+        raise _about_classifier(head, wanted, tensors, path=path, model=model) or WeightsError(
+            f"{path} does not fit {model}: {'; '.join(problems)}", hint=_hint(checkpoint, model)
+        )
+    counters = {
+        own[name]: torch.zeros((), dtype=torch.int64) for name in own if name not in tensors
+    }
+    filled = {own[name]: tensor for name, tensor in tensors.items()}
+    module.load_state_dict({**counters, **filled}, assign=True)
+
+
+def _own_names(keys: Iterable[str]) -> dict[str, str]:
+    """From the plain name of each key of a module to the key, where plain names are unique."""
+    names = plain_names(keys)
+    own = {name: key for key, name in names.items()}
+    return own if len(own) == len(names) else {key: key for key in names}
+
+
+def _hint(checkpoint: Checkpoint, model: str) -> str:
+    # Imported here, since it builds on this file, and since only an error needs it.
+    from resdeploy.models.weights.nearest import hint_for
+
+    return hint_for(checkpoint, model)
+
+
+def _problems(wanted: dict[str, Tensor], tensors: dict[str, Tensor]) -> list[str]:
+    """What keeps these tensors from being loaded, a sentence part for each kind."""
+    both = [(name, tensors[name], tensor) for name, tensor in wanted.items() if name in tensors]
+    kinds = {
+        "missing": [
+            name for name in wanted if name not in tensors and not name.endswith(BATCH_COUNTER)
+        ],
+        "unexpected": [name for name in tensors if name not in wanted],
+        "misshaped": [
+            f"{name} ({shape_text(found)}, not {shape_text(tensor)})"
+            for name, found, tensor in both
+            if found.shape != tensor.shape
+        ],
+        "mistyped": [
+            f"{name} ({found.dtype}, not {tensor.dtype})"
+            for name, found, tensor in both
+            if found.is_floating_point() != tensor.is_floating_point()
+        ],
+    }
+    return [f"{len(names)} {kind}: {listed(names)}" for kind, names in kinds.items() if names]
+
+
+def _about_classifier(
+    head: list[str],
+    wanted: dict[str, Tensor],
+    tensors: dict[str, Tensor],
+    *,
+    path: Path,
+    model: str,
+) -> WeightsError | None:
+    """The error to raise where everything but the classifier fits."""
+    body = {name: tensor for name, tensor in wanted.items() if name not in head}
+    if not head or _problems(body, {key: tensors[key] for key in tensors if key not in head}):
+        return None
+    found = [name for name in head if name in tensors]
+    if not found:
+        return WeightsError(
+            f"{path} has no classifier for {model}: all else fits, but {listed(head)} are missing",
+            hint="it was saved without one (features only): take weights that have one, or train "
+            "one on top and save the state_dict of the whole model",
+        )
+    counts = {tensors[name].shape[:1] for name in found}
+    if (
+        len(found) < len(head)
+        or len(counts) != 1
+        or any(tensors[name].shape[1:] != wanted[name].shape[1:] for name in found)
+    ):
+        return None
+    classes, asked = tensors[head[0]].shape[0], wanted[head[0]].shape[0]
+    return WeightsError(
+        f"{path} has {classes} classes, but {model} has {asked}",
+        hint=f"build the model with {classes} classes, or take weights that have {asked}",
+    )
+
+
+def _classifier(module: nn.Module, own: dict[str, str]) -> list[str]:
+    """The names of the weights of the last layer; none where the module has no layers."""
+    layers = [key for key, part in module.named_modules() if isinstance(part, LAYERS)]
+    return [name for name, key in own.items() if layers and key.rpartition(".")[0] == layers[-1]]

@@ -1,0 +1,1 @@
+"""The rows of the family, branch by branch: one line per variant. No torch."""

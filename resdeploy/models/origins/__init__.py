@@ -1,0 +1,1 @@
+"""Where models come from: a model reference enters, the blueprint of a module leaves."""
