@@ -2,7 +2,7 @@
 
     python benchmarks/family_export.py [--only PATTERN ...] [--again]
 
-Claim (issue 3, Must show 2): every variant exports, and ONNX Runtime agrees with eager within
+Claim: every variant exports, and ONNX Runtime agrees with eager within
 1e-4 of the largest logit; those that cannot be exported are named with the reason.
 
 Method: `resdeploy export NAME` with seeded random weights at the variant's own input size is
