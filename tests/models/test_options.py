@@ -71,6 +71,29 @@ def test_output_stride_enlarges_the_last_feature_map_and_leaves_the_weights() ->
     assert features(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 2048, 8, 8)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet50_v1", "resnet50", "resnet50_v2"])
+def test_dilation_computes_what_the_stride_would_have_dropped_too(name: str) -> None:
+    """With equal weights, every second pixel of the dilated features is that of the strided."""
+    plain = build(VARIANTS[name].config, seed=3).double()
+    options = ModelOptions(output_stride=16)
+    dilated = build(config_with(VARIANTS[name].config, options, model=name), seed=3).double()
+    dilated.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        small, large = (
+            model[: list(dict(model.named_children())).index("layer4") + 1](images)
+            for model in (plain, dilated)
+        )
+    assert large.shape[-1] == 2 * small.shape[-1]
+    torch.testing.assert_close(large[..., ::2, ::2], small, rtol=1e-9, atol=1e-9)
+
+
+def test_options_are_judged_together() -> None:
+    """16 channels have no 32 groups, but batch norm needs none."""
+    found = shapes(built("resnet50_gn", width=0.25, norm="batch"))
+    assert found["bn1.running_mean"] == (16,)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "why"),
     [
@@ -82,7 +105,12 @@ def test_output_stride_enlarges_the_last_feature_map_and_leaves_the_weights() ->
         ("resnet18_paddle", {"output_stride": 8}, "halved"),
         ("resnetaa50", {"output_stride": 8}, "antialiased"),
         ("resnest50d", {"output_stride": 16}, "dilated"),
-        ("resnext50_32x4d", {"width": 0.01}, "no channels"),
+        ("resnext50_32x4d", {"width": 0.01}, "no whole number"),
+        ("resnext50_32x4d", {"width": 0.375}, "no whole number"),
+        ("resnest50d_4s2x40d", {"width": 0.25}, "8 groups"),
+        ("senet154", {"width": 0.25}, "64 groups"),
+        ("resnest14d", {"norm": "group"}, "single numbers"),
+        ("skresnet18", {"norm": "group"}, "single numbers"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

@@ -82,6 +82,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         stride, halve = strided(config, place)
         ahead, stride = (stride, 1) if config.stride_on_1x1 else (1, stride)
+        dilation = place.dilation if config.stride_on_1x1 else place.first_dilation
         self.conv1 = conv(config, place.inputs, place.first, 1, stride=ahead)
         self.bn1 = norm(config, place.first)
         self.relu1 = activation(config)
@@ -92,7 +93,7 @@ class Bottleneck(nn.Module):
             3,
             stride=stride,
             groups=config.groups,
-            dilation=place.first_dilation,
+            dilation=dilation,
         )
         self.bn2 = norm(config, place.inner)
         self.relu2 = activation(config)

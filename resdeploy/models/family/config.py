@@ -207,6 +207,10 @@ class ResNetConfig:
             raise ValueError(f"pruned has {len(self.pruned)} rows for {sum(self.depths)} blocks")
         if min(n for stage in self.places() for p in stage for n in (p.first, p.inner)) < 1:
             raise ValueError("a convolution would have no channels")
+        paths = self.groups * (self.radix if Block.SPLIT in kinds else 1)
+        taken = {p.inner if Block.SPLIT in kinds else p.first for s in self.places() for p in s}
+        if any(channels % paths for channels in taken):
+            raise ValueError(f"{min(taken)} channels cannot be split into {paths} groups")
         if self.norm in (Norm.GROUP, Norm.EVO):
             odd = sorted({width for width in self._normed() if width % GROUPS})
             if odd:

@@ -73,8 +73,6 @@ def blur(config: ResNetConfig) -> ResNetConfig:
 
 
 R50_GN = replace(R50, norm=Norm.GROUP)
-X101_32X16D = grouped(R101, 32, 16)
-X101_32X32D = grouped(R101, 32, 32)
 
 # timm's small test model: kinds of blocks change from stage to stage.
 TEST = replace(
@@ -167,8 +165,8 @@ ROWS = (
         ("resnext50d_32x4d", d(X50_32X4D), 25_048_136, 4_470_120_448, crop(224)),
         ("resnext101_32x4d", X101_32X4D, 44_177_704, 7_969_996_800, bilinear(224)),
         ("resnext101_32x8d", X101_32X8D, 88_791_336, 16_414_015_488, TORCHVISION_2),
-        ("resnext101_32x16d", X101_32X16D, 194_026_792, 36_163_289_088, bilinear(224)),
-        ("resnext101_32x32d", X101_32X32D, 468_530_472, 87_106_781_184, bilinear(224)),
+        ("resnext101_32x16d", grouped(R101, 32, 16), 194_026_792, 36_163_289_088, bilinear(224)),
+        ("resnext101_32x32d", grouped(R101, 32, 32), 468_530_472, 87_106_781_184, bilinear(224)),
         ("resnext101_64x4d", X101_64X4D, 83_455_272, 15_460_270_080, TORCHVISION_2),
     ),
     *rows(
