@@ -113,7 +113,17 @@ def near_names(name: str, known: Iterable[str]) -> list[str]:
 
 
 def listed(names: Iterable[str], limit: int = 10) -> str:
-    """The first `limit` names, comma-separated, and how many more there are."""
+    """The first `limit` names, comma-separated and escaped, and how many more there are."""
     items = list(names)
     more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    return ", ".join(map(escaped, items[:limit])) + more
+
+
+def escaped(text: str) -> str:
+    """Text of a file or a server in one line, so that it cannot steer the terminal it is shown on.
+
+    Line ends, control characters and what else cannot be printed are written as Python does.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

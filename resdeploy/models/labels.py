@@ -39,5 +39,8 @@ def answers_imagenet(model: ModelFacts) -> bool:
         return False
     if any(_IMAGENET.fullmatch(said) for said in (model.weights, model.weights_origin)):
         return True
-    name = model.reference.removeprefix("timm:").removeprefix("torchvision:")
-    return model.weights == "pretrained" and default_weights(name) is not None
+    if model.weights != "pretrained":
+        return False
+    # What torchvision calls DEFAULT of a classifier was trained on ImageNet-1k.
+    name = model.reference.removeprefix("timm:")
+    return name.startswith("torchvision:") or default_weights(name) is not None

@@ -231,7 +231,7 @@ class Hub:
         self.cdn = Loopback(self._send)
         self.front = Loopback(self._answer)
         self.cut_after: int | None = None  # bytes of the next file from the CDN
-        self.ill = False  # lists files, and says nothing more about them
+        self.ill: frozenset[str] = frozenset()  # files that it lists, and says no more about
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Hub]:
@@ -276,7 +276,7 @@ class Hub:
 
     def _head(self, name: str, repository: Repository, file: str, handler: Handler) -> None:
         headers: dict[str, Any] = {"X-Repo-Commit": repository.commit, "Content-Length": 0}
-        if self.ill:
+        if file in self.ill:
             handler.reply(500, {"Content-Length": 0})
         elif file not in repository.files:
             handler.reply(404, {**headers, "X-Error-Code": "EntryNotFound"})

@@ -18,6 +18,7 @@ from resdeploy.errors import DownloadError, OutputError, ResdeployError, UsageEr
 from resdeploy.models.weights.download import HASH_IN_NAME, cache_folder, fetch_url
 from resdeploy.models.weights.transfer import MIB, Meter, Patience
 from tests.models.loopback import (
+    Handler,
     Loopback,
     Watched,
     keeps_silent,
@@ -246,9 +247,31 @@ def test_nothing_is_kept_of_nothing(cache: Path) -> None:
 def test_a_refusal_after_a_cut_keeps_what_came(cache: Path) -> None:
     with (
         Loopback(sends(BODY, stop=5_000), refuses(503)) as server,
-        pytest.raises(DownloadError, match="answered 503"),
+        pytest.raises(DownloadError, match="answered 503") as raised,
     ):
         fetch(server.url(NAME))
+    assert f"5000 bytes are kept in {cache / PARTIAL}" in raised.value.hint
+    assert (cache / PARTIAL).read_bytes() == BODY[:5_000]
+
+
+PORTALS = {
+    "short": (refuses(200), "15 bytes of text/plain"),
+    "page": (
+        lambda handler: handler.reply(200, {"Content-Type": "text/html"}, b"<html>" * 2_000),
+        "some bytes of text/html",
+    ),
+}
+
+
+@pytest.mark.parametrize("portal", PORTALS)
+def test_a_login_page_does_not_take_the_place_of_what_came(portal: str, cache: Path) -> None:
+    manner, said = PORTALS[portal]
+    with (
+        Loopback(sends(BODY, stop=5_000), manner) as server,
+        pytest.raises(DownloadError, match=f"asked for byte 5000 and on, .* sent {said}") as raised,
+    ):
+        fetch(server.url(NAME))
+    assert f"5000 bytes are kept in {cache / PARTIAL}" in raised.value.hint
     assert (cache / PARTIAL).read_bytes() == BODY[:5_000]
 
 
@@ -384,6 +407,40 @@ def test_redirects_without_end_or_to_no_web_address(to: str, cache: Path) -> Non
             fetch(server.url(NAME))
         assert len(server.log) <= 11
     assert left(cache) == []
+
+
+@pytest.mark.parametrize(
+    "to", ["http://[::1/x", "http://host:abc/x", f"http://{'a' * 70}.example/x", "http://a..b/x"]
+)
+def test_a_redirect_to_no_address(to: str, cache: Path) -> None:
+    with (
+        Loopback(redirects(to)) as server,
+        pytest.raises(DownloadError, match=r"leads to .*, which is no address \(") as raised,
+    ):
+        fetch(server.url(NAME))
+    assert "give its path" in raised.value.hint
+    assert left(cache) == []
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "²"])
+def test_a_length_that_is_no_number(length: str) -> None:
+    def answer(handler: Handler) -> None:
+        handler.reply(200, {"Content-Length": length}, BODY)
+
+    with Loopback(answer) as server:
+        assert fetch(server.url(NAME)).read_bytes() == BODY
+
+
+def test_the_words_of_a_server_cannot_steer_the_terminal() -> None:
+    def answer(handler: Handler) -> None:
+        handler.send_response(404, "no\x1b[31m")
+        handler.end_headers()
+
+    with (
+        Loopback(answer) as server,
+        pytest.raises(DownloadError, match=r"answered 404 no\\x1b\[31m"),
+    ):
+        fetch(server.url(NAME))
 
 
 def test_a_redirect_to_another_protocol() -> None:
@@ -563,6 +620,18 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "TORCH_HOME" in raised.value.hint
 
 
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_cache_that_cannot_be_looked_at(offline: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://localhost/{NAME}"
+    monkeypatch.setenv("TORCH_HOME", "/tmp/" + "a" * 300)
+    with pytest.raises(OutputError, match=r"cannot look for .*: File name too long"):
+        fetch_url(url, sha256=None, progress=silent, offline=offline)
+    monkeypatch.setenv("TORCH_HOME", "~nosuchuser/torch")
+    with pytest.raises(OutputError, match="nobody has that home folder") as raised:
+        fetch_url(url, sha256=None, progress=silent, offline=offline)
+    assert "TORCH_HOME" in raised.value.hint
+
+
 # --- what cannot be asked for -----------------------------------------------------------
 
 
@@ -578,6 +647,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("https://host/..", HASH, UsageError, "no http or https URL"),
         ("https://host/weights.pth", None, DownloadError, "cannot be verified"),
         ("https://host/weights-0123456.pth", None, DownloadError, "cannot be verified"),
+        (f"http://a..b/{NAME}", None, DownloadError, "no address that can be asked"),
         ("https://host/weights.pth", "0123456", UsageError, "no sha256"),
         ("https://host/weights.pth", "g" * 64, UsageError, "no sha256"),
         ("https://host/weights.pth", HASH + "0", UsageError, "no sha256"),

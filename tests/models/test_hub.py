@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import math
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from resdeploy.contracts import silent
 from resdeploy.errors import UsageError, WeightsError
-from resdeploy.models.weights.hub import fetch_hub, preprocess_of
+from resdeploy.models.weights.hub import fetch_hub, prepared, preprocess_of
 from resdeploy.records import Preprocess
 from resdeploy.words import ChannelOrder, Interpolation
 from tests.conftest import ROOT
@@ -39,6 +40,10 @@ TOKEN = "hf_secret"
 BODY = random.Random(1).randbytes(2_500_000)
 SMALL = b"small enough for git"
 CONFIG = json.dumps({"architecture": "resnet50", "pretrained_cfg": {"crop_pct": 0.95}}).encode()
+PREPARED = Preprocess(
+    size=224, resize=235, crop=224, interpolation=Interpolation.BICUBIC
+).model_dump(mode="json")
+LARGE = {"model.safetensors"}
 
 
 def plain(**more: Any) -> Repository:
@@ -54,6 +59,8 @@ from dataclasses import asdict
 from resdeploy.errors import ResdeployError
 from resdeploy.models.weights.hub import fetch_hub
 from tests.models.loopback import Watched
+def plainly(item):
+    return item.model_dump(mode="json") if hasattr(item, "model_dump") else str(item)
 for line in sys.stdin:
     watched = Watched()
     try:
@@ -61,7 +68,7 @@ for line in sys.stdin:
     except ResdeployError as error:
         said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     said["loops"] = [(loop.label, loop.total, loop.done, loop.closed) for loop in watched.loops]
-    print(json.dumps(said, default=str), flush=True)
+    print(json.dumps(said, default=plainly), flush=True)
 """
 
 
@@ -146,11 +153,10 @@ def test_weights_come_verified_with_their_record(hub: Hub, client: Client, home:
     assert said["repo"] == "o/whole"
     assert said["revision"] == repository.commit
     assert said["file"] == "model.safetensors"
-    assert said["sha256"] == repository.sha256("model.safetensors")
-    assert said["config"] == json.loads(CONFIG)
-    assert said["url"] == hub.front.url(f"o/whole/resolve/{repository.commit}/model.safetensors")
+    assert said["preprocess"] == PREPARED
+    assert said["notes"] == []
     assert said["loops"] == [["downloading model.safetensors of hf:o/whole (MiB)", 3, 3, True]]
-    assert client.fetch("o/whole")["sha256"] == said["sha256"]
+    assert client.fetch("o/whole")["path"] == said["path"]
     assert [asked.method for asked in hub.cdn.log[before:]] == ["GET"]
 
 
@@ -158,7 +164,7 @@ def test_weights_come_verified_with_their_record(hub: Hub, client: Client, home:
 def test_the_token_goes_to_the_hub_and_to_nobody_else(hub: Hub, client: Client) -> None:
     hub.repositories["o/mine"] = plain(token=TOKEN)
     before = len(hub.cdn.log)
-    assert client.fetch("o/mine")["config"] == json.loads(CONFIG)
+    assert client.fetch("o/mine")["preprocess"] == PREPARED
     (asked,) = hub.cdn.log[before:]
     assert "authorization" not in asked.headers
     assert asked.headers["host"].startswith("localhost:")
@@ -199,7 +205,63 @@ def test_a_cut_connection_is_taken_up_where_it_ended(hub: Hub, client: Client) -
 @needs_client
 def test_a_repository_without_a_config(hub: Hub, client: Client) -> None:
     hub.repositories["o/bare"] = Repository({"model.safetensors": SMALL})
-    assert client.fetch("o/bare")["config"] is None
+    assert client.fetch("o/bare")["preprocess"] is None
+
+
+def with_record(**record: Any) -> Repository:
+    """A repository whose config.json says this."""
+    config = json.dumps({"pretrained_cfg": record}).encode()
+    return Repository({"model.safetensors": BODY, "config.json": config}, frozenset(LARGE))
+
+
+@needs_client
+def test_another_way_to_crop_is_said_and_not_done(hub: Hub, client: Client) -> None:
+    hub.repositories["o/squash"] = with_record(crop_pct=0.95, crop_mode="squash")
+    said = client.fetch("o/squash")
+    assert said["preprocess"] == PREPARED
+    assert said["notes"] == ["hf:o/squash prepares images by squash; here their centre is cut out"]
+
+
+RESOLVED = """
+from resdeploy.models.reference import resolve
+model = resolve("resnet20", "hf:o/digits")
+print(model.preprocess.resize, model.facts.weights_origin, *model.notes, sep="\\n")
+"""
+
+
+@needs_client
+def test_the_record_and_its_note_reach_the_model(hub: Hub, tmp_path: Path) -> None:
+    weights = (ROOT / "resdeploy/assets/digits/resnet20.safetensors").read_bytes()
+    record = {"input_size": [3, 32, 32], "crop_pct": 0.5, "crop_mode": "border"}
+    config = json.dumps({"pretrained_cfg": record}).encode()
+    repository = Repository({"model.safetensors": weights, "config.json": config})
+    hub.repositories["o/digits"] = repository
+    said = subprocess.run(
+        [sys.executable, "-c", RESOLVED],
+        env=os.environ
+        | {"HF_ENDPOINT": hub.front.url("").rstrip("/"), "HF_HOME": str(tmp_path), "NO_PROXY": "*"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert said == [
+        "64",
+        f"hf:o/digits@{repository.commit}/model.safetensors",
+        "hf:o/digits prepares images by border; here their centre is cut out",
+    ]
+
+
+@needs_client
+def test_weights_whose_record_cannot_be_followed_are_not_downloaded(
+    hub: Hub, client: Client
+) -> None:
+    hub.repositories["o/oblong"] = with_record(input_size=[3, 224, 240])
+    before = len(hub.cdn.log)
+    said = client.fetch("o/oblong")
+    assert said["error"] == "WeightsError"
+    assert "an input of 3 × 224 × 240" in said["message"]
+    assert len(hub.cdn.log) == before
 
 
 # --- which file is taken ----------------------------------------------------------------
@@ -216,6 +278,15 @@ def test_a_repository_without_a_config(hub: Hub, client: Client) -> None:
         (["resnet50.th", "notes.txt"], "resnet50.th"),
         (["fp16/model.safetensors", "mine.pt"], "mine.pt"),
         (["model.safetensors", "pytorch_model.bin.index.json"], "model.safetensors"),
+        (["README.md", "model.ckpt"], "model.ckpt"),
+        (["resnet18.pdparams"], "resnet18.pdparams"),
+        (["model_best.pth.tar"], "model_best.pth.tar"),
+        (["MODEL.PTH"], "MODEL.PTH"),
+        (
+            ["a.ckpt", "training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth"],
+            "a.ckpt",
+        ),
+        (["a.pth", "b\n.pth"], "a.pth"),
     ],
 )
 def test_the_file_that_is_taken(hub: Hub, client: Client, names: list[str], taken: str) -> None:
@@ -230,7 +301,9 @@ def test_the_file_that_is_taken(hub: Hub, client: Client, names: list[str], take
     ("names", "message"),
     [
         (["a.safetensors", "b.safetensors", "c.pth"], "several files .*: a.safetensors, b.safe"),
-        (["a.pth", "optimizer.pt"], "several files .*: a.pth, optimizer.pt"),
+        (["a.pth", "b.ckpt"], "several files .*: a.pth, b.ckpt"),
+        (["training_args.bin"], "no weights that can be read, but training_args.bin"),
+        (["w\x1b[31m.onnx"], r"no weights that can be read, but w\\x1b\[31m.onnx"),
         (
             ["model-00001-of-00002.safetensors", "model.safetensors.index.json"],
             "weights in several parts: model-00001",
@@ -343,9 +416,9 @@ def test_an_older_commit_is_not_taken_for_the_one_of_today(hub: Hub, client: Cli
     old = hub.repositories["o/moved"] = plain()
     assert "error" not in client.fetch("o/moved")
     hub.repositories["o/moved"] = plain(commit="f" * 40)
-    hub.ill = True
+    hub.ill = frozenset(LARGE)
     said = client.fetch("o/moved")
-    hub.ill = False
+    hub.ill = frozenset()
     assert said["error"] == "DownloadError"
     assert "f" * 40 in said["message"]
     assert old.commit in said["message"]
@@ -414,13 +487,44 @@ def test_a_damaged_file_in_the_cache(
 
 
 @needs_client
+def test_online_the_hub_says_which_hash_is_right(
+    hub: Hub, client: Client, another: Callable[..., Client]
+) -> None:
+    """A file whose name in the cache is its own hash may still be another than the Hub's."""
+    repository = hub.repositories["o/swapped"] = plain()
+    path = Path(client.fetch("o/swapped")["path"])
+    other = bytes(len(BODY))
+    blob = path.resolve().with_name(hashlib.sha256(other).hexdigest())
+    blob.write_bytes(other)
+    path.unlink()
+    path.symlink_to(os.path.relpath(blob, path.parent))
+    said = client.fetch("o/swapped")
+    assert said["error"] == "DownloadError"
+    assert f"has the hash {blob.name}, not {repository.sha256(path.name)}" in said["message"]
+    assert said["hint"] == f"delete {blob} and run it again"
+    blob.unlink()
+    assert Path(client.fetch("o/swapped")["path"]).read_bytes() == BODY
+
+
+@needs_client
+def test_weights_that_cannot_be_read(hub: Hub, client: Client) -> None:
+    hub.repositories["o/unreadable"] = plain()
+    path = Path(client.fetch("o/unreadable")["path"])
+    path.resolve().unlink()
+    path.resolve().symlink_to("/proc/self/mem")  # nobody, root included, can read its first byte
+    said = client.fetch("o/unreadable")
+    assert said["error"] == "DownloadError"
+    assert said["message"].startswith(f"cannot read {path}: ")
+
+
+@needs_client
 def test_a_cache_without_symbolic_links(
     hub: Hub, another: Callable[..., Client], tmp_path: Path
 ) -> None:
     repository = hub.repositories["o/unlinked"] = plain()
     environ = {"HF_HOME": str(tmp_path), "HF_HUB_DISABLE_SYMLINKS": "1"}
     said = another(**environ).fetch("o/unlinked")
-    assert said["sha256"] == repository.sha256("model.safetensors")
+    assert Path(said["path"]).read_bytes() == repository.files["model.safetensors"]
     assert not Path(said["path"]).is_symlink()
     offline = another(**environ, HF_HUB_OFFLINE="1").fetch("o/unlinked")
     assert offline["error"] == "DownloadError"
@@ -518,6 +622,18 @@ def test_what_a_record_leaves_out_is_as_timm_takes_it() -> None:
     assert (said.interpolation, said.mean) == (Interpolation.BICUBIC, (0.5, 0.5, 0.5))
 
 
+def test_the_crop_mode_of_a_record_is_in_one_line() -> None:
+    for config in (
+        {"pretrained_cfg": TIMMS | {"crop_mode": "a\nb"}},
+        TIMMS | {"crop_mode": "a\nb"},
+    ):
+        said, (note,) = prepared(config, "hf:o/x")
+        assert said == preprocess_of(TIMMS)
+        assert note == "hf:o/x prepares images by a\\nb; here their centre is cut out"
+    assert prepared({}, "hf:o/x") == (None, ())
+    assert prepared(TIMMS, "hf:o/x") == (preprocess_of(TIMMS), ())
+
+
 def test_grey_images() -> None:
     grey = TIMMS | {"input_size": [1, 64, 64], "mean": [0.5], "std": [0.25]}
     said = preprocess_of({"pretrained_cfg": grey})
@@ -549,6 +665,9 @@ def test_a_config_that_says_nothing_of_it(config: dict[str, Any]) -> None:
         {"input_size": 224},
         {"input_size": [3, -1, -1]},
         {"crop_pct": 1.1},
+        {"crop_pct": 1e-320},
+        {"crop_pct": 1e-4},
+        {"crop_pct": -1},
         {"crop_pct": "0.9"},
         {"interpolation": "random"},
         {"mean": [0.5, 0.5]},

@@ -14,8 +14,8 @@ from resdeploy.errors import WeightsError
 from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.weights.known import (
     COLUMNS,
+    KnownWeights,
     default_weights,
-    known,
     known_weights,
     read_known,
 )
@@ -43,6 +43,11 @@ def golden() -> dict[tuple[str, str], Any]:
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, Any]:
     return read_known(SHIPPED, "pretrained.csv")
+
+
+def known(variant: str, reference: str) -> KnownWeights | None:
+    rows = known_weights(variant)
+    return next((row for row in rows if row.reference == reference), None)
 
 
 def of_timm(cfg: dict[str, Any]) -> Preprocess:
@@ -111,7 +116,6 @@ def test_names_without_published_weights_have_none() -> None:
     for name in ("seresnet18", "resnet20", "no such name"):
         assert known_weights(name) == ()
         assert default_weights(name) is None
-    assert known("resnet50", "hf:timm/resnet18.a1_in1k") is None
 
 
 def test_a_row_of_the_family_is_prepared_for_as_its_default_weights() -> None:

@@ -51,6 +51,16 @@ def test_published_weights_of_the_family_answer_imagenet() -> None:
         (
             True,
             "pretrained",
+            {
+                "reference": "torchvision:mobilenet_v2",
+                "weights_origin": "https://download.pytorch.org/models/mobilenet_v2-7ebf99e0.pth",
+            },
+        ),
+        (False, "pretrained", {"reference": "torchvision:mobilenet_v2", "num_classes": 10}),
+        (False, "w.pth", {"reference": "torchvision:mobilenet_v2"}),
+        (
+            True,
+            "pretrained",
             {"reference": "timm:vgg16", "weights_origin": "hf:timm/vgg16.tv_in1k@0af3/m.bin"},
         ),
         (True, "torchvision:IMAGENET1K_V1", {"reference": "torchvision:vgg16"}),

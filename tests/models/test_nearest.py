@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from resdeploy.errors import WeightsError
 from resdeploy.models.family.resnet import build, skeleton
 from resdeploy.models.family.variants import VARIANTS
-from resdeploy.models.weights.checkpoint import Checkpoint, plain_names, read_checkpoint
+from resdeploy.models.weights.checkpoint import Checkpoint, read_checkpoint
 from resdeploy.models.weights.load import fit, load_weights
+from resdeploy.models.weights.names import plain_names
 from resdeploy.models.weights.nearest import Nearest, hint_for, nearest_variants
 
 LAYOUTS = {
@@ -105,6 +106,14 @@ def test_a_variant_asked_for_with_options(tmp_path: Path) -> None:
     assert raised.value.hint == "these fit resnet18d without options: leave them out"
 
 
+def test_options_are_no_reason_where_names_and_shapes_agree(tmp_path: Path) -> None:
+    state = state_of("resnet18d")
+    state["conv1.0.weight"] = state["conv1.0.weight"].to(torch.int64)
+    error = refusal_of("resnet18d", saved(tmp_path / "w.pth", state))
+    assert "1 mistyped: conv1.0.weight" in error.message
+    assert "float weights" in error.hint
+
+
 # --- weights of no variant --------------------------------------------------------------
 
 
@@ -162,15 +171,27 @@ def test_self_supervised_weights_have_no_classifier(tmp_path: Path) -> None:
 # --- the table --------------------------------------------------------------------------
 
 
+NAMES = [row.name for row in VARIANTS]
+
+
+def test_ten_variants_are_found_by_their_keys_and_shapes() -> None:
+    for name in random.Random(0).sample([name for name in NAMES if "1202" not in name], 10):
+        assert_found(name)
+
+
+@pytest.mark.slow
 def test_every_variant_is_found_by_its_keys_and_shapes() -> None:
-    rows = [row.name for row in VARIANTS if "1202" not in row.name]
-    for name in random.Random(0).sample(rows, 10):
-        checkpoint = shapes_of(name)
-        assert list(plain_names(checkpoint.tensors).values()) == list(checkpoint.tensors)
-        found = nearest_variants(checkpoint, asked="resnet50")
-        assert found is not None
-        assert name in found.names
-        assert found.share == 1
+    for name in NAMES:
+        assert_found(name)
+
+
+def assert_found(name: str) -> None:
+    checkpoint = shapes_of(name)
+    assert list(plain_names(checkpoint.tensors).values()) == list(checkpoint.tensors)
+    found = nearest_variants(checkpoint, asked="resnet50")
+    assert found is not None
+    assert name in found.names, name
+    assert found.share == 1, name
 
 
 @pytest.mark.parametrize("name", ["resnet101d", "ecaresnet50d"])

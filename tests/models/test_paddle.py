@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
+import struct
+import subprocess
+import sys
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -215,39 +218,82 @@ RECONSTRUCT = np.zeros(1).__reduce__()[0]
 STATE = (1, (2,), np.dtype("f4"), False, b"\0" * 8)
 
 
+BYTES = "an array with too few or too many bytes"
+
+
+def array(*state: Any) -> Calls:
+    """An array of this state."""
+    return Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=state)
+
+
 @pytest.mark.parametrize(
-    "content",
+    ("content", "said"),
     [
-        Calls(RECONSTRUCT, np.matrix, (0,), b"b", state=STATE),
-        Calls(RECONSTRUCT, np.dtype, (0,), b"b", state=STATE),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (3,), *STATE[2:])),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (-2,), *STATE[2:])),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (2**62, 2**62), *STATE[2:])),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=(1, (2,), "f4", False, b"\0" * 8)),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state=(*STATE[:4], [1.0, 2.0])),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state={"shape": (2,)}),
-        Calls(RECONSTRUCT, np.ndarray, (0,), b"b"),
-        Calls(np.ndarray, (2,), np.dtype("f4")),
-        Calls(np.dtype, "O"),
-        Calls(np.dtype, [("a", "f4"), ("b", "O")]),
-        Calls(np.dtype, "f4", False, True, state=(3, "<", ("f4", (2,)), None, None, -1, -1, 0)),
-        Calls(tuple, "ab"),
-        Calls(tuple, ("name", 3)),
-        np.array([{"a": 1}, None], dtype=object),
-        np.array(["text"]),
-        np.array([b"bytes"]),
-        np.zeros(2, dtype=[("a", "f4")]),
-        np.zeros(2, dtype="M8[s]"),
-        np.zeros(2, dtype="c8"),
-        np.ma.masked_array([1.0], [True]),
-        {1, 2},
-        torch.zeros(2),
+        (Calls(RECONSTRUCT, np.matrix, (0,), b"b", state=STATE), "code to be read (numpy.matrix)"),
+        (Calls(RECONSTRUCT, np.dtype, (0,), b"b", state=STATE), "else than a plain array"),
+        (array(1, (3,), *STATE[2:]), BYTES),
+        (array(1, (-2,), *STATE[2:]), "an array that numpy would not write"),
+        (array(1, (2**62, 2**62), *STATE[2:]), BYTES),
+        (array(1, (2,), "f4", False, b"\0" * 8), "an array that numpy would not write"),
+        (array(*STATE[:4], [1.0, 2.0]), BYTES),
+        (Calls(RECONSTRUCT, np.ndarray, (0,), b"b", state={"shape": (2,)}), "form that is not"),
+        (Calls(RECONSTRUCT, np.ndarray, (0,), b"b"), "an array without its numbers"),
+        (Calls(np.ndarray, (2,), np.dtype("f4")), "it calls what is not called"),
+        (Calls(np.dtype, "O"), "an array of 'O', not of numbers"),
+        (Calls(np.dtype, [("a", "f4"), ("b", "O")]), "an array of [('a', 'f4'), ('b', 'O')], not"),
+        (
+            Calls(np.dtype, "f4", False, True, state=(3, "<", ("f4", (2,)), None, None, -1, -1, 0)),
+            "an array of records",
+        ),
+        (Calls(tuple, "ab"), "a tuple that is no named array"),
+        (Calls(tuple, ("name", 3)), "a tuple that is no named array"),
+        (np.array([{"a": 1}, None], dtype=object), "an array of 'O8', not of numbers"),
+        (np.array(["text"]), "an array of 'U4', not of numbers"),
+        (np.array([b"bytes"]), "an array of 'S5', not of numbers"),
+        (np.zeros(2, dtype=[("a", "f4")]), "an array of 'V4', not of numbers"),
+        (np.zeros(2, dtype="M8[s]"), "an array of 'M8', not of numbers"),
+        (np.zeros(2, dtype="c8"), "an array of 'c8', not of numbers"),
+        (np.ma.masked_array([1.0], [True]), "code to be read (numpy.ma"),
+        ({1, 2}, "1 entries that are no tensors: x (set)"),
+        (torch.zeros(2), "code to be read (torch._utils."),
     ],
 )
-def test_anything_but_plain_numbers_is_refused(tmp_path: Path, content: Any) -> None:
+def test_anything_but_plain_numbers_is_refused(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        refusal(write(tmp_path / "w.pdparams", {"fc.bias": np.zeros(2), "x": content}))
+        path = write(tmp_path / "w.pdparams", {"fc.bias": np.zeros(2), "x": content})
+        assert said in refusal(path).message
+
+
+# A place in the memo, and an announced length: Python's own readers make room for either.
+GREEDY = [
+    b"\x80\x02}r" + struct.pack("<I", 100_000_000) + b".",
+    b"\x80\x05\x96" + struct.pack("<Q", 10**9),
+]
+CHILD = """
+import resource, sys
+from pathlib import Path
+from resdeploy.errors import WeightsError
+from resdeploy.models.weights.checkpoint import read_checkpoint
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    read_checkpoint(Path(sys.argv[1]))
+except WeightsError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error.message)
+"""
+
+
+@pytest.mark.parametrize("program", GREEDY)
+def test_a_few_bytes_do_not_take_all_memory(tmp_path: Path, program: bytes) -> None:
+    (tmp_path / "w.pdparams").write_bytes(program)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "w.pdparams")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown_kib, _, _ = child.stdout.partition(" ")
+    assert int(grown_kib) < 200_000
 
 
 @pytest.mark.parametrize(

@@ -25,18 +25,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from resdeploy.artifact import sha256_of_file
-from resdeploy.errors import WeightsError
+from resdeploy.errors import UsageError, WeightsError
 from resdeploy.models.family.config import Block, ResNetConfig, Shortcut, Stem
 from resdeploy.models.family.resnet import build, skeleton
-from resdeploy.models.weights.checkpoint import (
-    FORMATS,
-    PREFIXES,
-    READERS,
-    WRAPPERS,
-    Checkpoint,
-    read_checkpoint,
-)
+from resdeploy.models.reference import resolve
+from resdeploy.models.weights.checkpoint import WRAPPERS, Checkpoint, read_checkpoint
+from resdeploy.models.weights.files import FORMATS, READERS
 from resdeploy.models.weights.load import fit, load_weights
+from resdeploy.models.weights.names import PREFIXES, distinct_names
 
 TINY = ResNetConfig(
     stem=Stem.CIFAR,
@@ -98,6 +94,23 @@ def test_every_suffix(tmp_path: Path, suffix: str) -> None:
     assert_same(checkpoint.tensors, wanted)
     assert checkpoint.notes == ()
     assert (checkpoint.path, checkpoint.sha256) == (path, sha256_of_file(path))
+
+
+def test_the_protocol_3_of_pickle(tmp_path: Path) -> None:
+    for legacy in (False, True):
+        save_as(tmp_path / "w.pth", protocol=3, legacy=legacy)
+        assert_same(read_checkpoint(tmp_path / "w.pth").tensors, state_of())
+
+
+def save_as(path: Path, *, protocol: int, legacy: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises against it
+        torch.save(
+            state_of(),
+            path,
+            pickle_protocol=protocol,
+            _use_new_zipfile_serialization=not legacy,
+        )
 
 
 def test_suffixes_in_capitals_and_files_of_old_torch(tmp_path: Path) -> None:
@@ -171,12 +184,56 @@ def test_averaged_weights_are_taken_and_named(tmp_path: Path, ema: str, plain: s
     assert checkpoint.notes == (f"{tmp_path / 'w.pth'} holds {ema} and {plain}; {ema} was taken",)
 
 
-@pytest.mark.parametrize("absent", [None, {}])
-def test_an_empty_average_is_not_taken(tmp_path: Path, absent: Any) -> None:
-    content = {"state_dict_ema": absent, "state_dict": state_of()}
+# As torch_ema keeps its average: without the names of the weights.
+UNNAMED = {"decay": 0.99, "num_updates": 3, "shadow_params": [torch.zeros(3)]}
+
+
+@pytest.mark.parametrize("absent", [None, {}, {"decay": 0.9}, UNNAMED, {"model": {"decay": 0.9}}])
+@pytest.mark.parametrize("name", ["state_dict_ema", "ema", "model"])
+def test_what_holds_no_named_tensors_is_not_taken(tmp_path: Path, name: str, absent: Any) -> None:
+    content = {name: absent, "state_dict": state_of()}
     checkpoint = read_checkpoint(write(tmp_path / "w.pth", content))
     assert_same(checkpoint.tensors, state_of())
     assert checkpoint.notes == ()
+
+
+def test_weights_at_the_top_beside_a_record_of_the_model(tmp_path: Path) -> None:
+    content = {**state_of(), "model": {"name": "resnet20"}}
+    assert_same(read_checkpoint(write(tmp_path / "w.pth", content)).tensors, state_of())
+
+
+def test_tensors_that_are_no_weights_may_lie_beside_a_wrapper(tmp_path: Path) -> None:
+    content = {
+        "state_dict": state_of(),
+        "best_acc1": torch.tensor(76.1),
+        "torch_rng_state": torch.get_rng_state(),
+    }
+    assert_same(read_checkpoint(write(tmp_path / "w.pth", content)).tensors, state_of())
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("teacher", "student"),
+        ("model", "teacher", "student"),
+        ("model_state", "net"),
+        ("ema", "teacher", "student"),
+        ("state_dict_ema", "ema"),
+    ],
+)
+def test_weights_of_several_models_are_named_and_none_is_taken(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    content = {name: {"fc.bias": torch.zeros(3)} for name in names}
+    error = refusal(write(tmp_path / "w.pth", content))
+    several = [name for name in names if name != "ema" or "state_dict_ema" in names]
+    assert error.message.endswith(f"of {len(several)} models: {', '.join(several)}")
+
+
+def test_weights_in_a_wrapper_and_beside_it_are_named(tmp_path: Path) -> None:
+    content = {"model": {"conv1.weight": torch.zeros(3)}, "fc.bias": torch.zeros(3)}
+    error = refusal(write(tmp_path / "w.pth", content))
+    assert error.message.endswith("holds weights under model, and more beside: fc.bias")
 
 
 def test_the_counter_of_torchs_averaged_model_is_no_weight(tmp_path: Path) -> None:
@@ -237,7 +294,7 @@ def test_tensors_are_our_own_and_contiguous(tmp_path: Path) -> None:
 
 def test_tied_and_sliced_tensors_become_their_own(tmp_path: Path) -> None:
     whole = torch.arange(12.0).reshape(3, 4)
-    state = {"a": whole, "b": whole, "c": whole[:, 1], "d": whole.T, "e": whole[:1].expand(5, 4)}
+    state = {"a": whole, "b": whole, "c": whole[:, 1], "d": whole.T}
     tensors = read_checkpoint(write(tmp_path / "w.pth", state)).tensors
     assert_same(tensors, state)
     assert all(tensor.is_contiguous() for tensor in tensors.values())
@@ -324,6 +381,7 @@ INDEX = b'{"metadata": {"total_size": 9}, "weight_map": {"fc.bias": "w-00001-of-
 IMPOSTORS = [
     (b"\n<!DOCTYPE html><html><body>404</body></html>", "a web page"),
     (b"<html>", "a web page"),
+    (b"\n" * 1100 + b"<html>", "a web page"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
     (b'\xef\xbb\xbf<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "an XML document"),
     (b"<Error><Code>NoSuchKey</Code></Error>", "an XML document"),
@@ -400,6 +458,46 @@ def test_a_part_of_a_checkpoint(tmp_path: Path) -> None:
     assert "is part 2 of 12 of a checkpoint" in refusal(path).message
     for name in ("model-00001-of-00001.safetensors", "fold-1-of-5.pth"):
         assert_same(read_checkpoint(write(tmp_path / name, state_of())).tensors, state_of())
+
+
+@pytest.mark.parametrize("protocol", [4, 5])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_later_protocols_of_pickle(tmp_path: Path, protocol: int, legacy: bool) -> None:
+    save_as(tmp_path / "w.pth", protocol=protocol, legacy=legacy)
+    error = refusal(tmp_path / "w.pth")
+    assert "was saved with pickle protocol 4 or 5" in error.message
+    assert "without pickle_protocol" in error.hint
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pdparams"])
+def test_a_plain_pickle_of_torchs_tensors(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"w{suffix}").write_bytes(pickle.dumps(state_of()))
+    error = refusal(tmp_path / f"w{suffix}")
+    assert "needs code to be read (torch._utils._rebuild_tensor_v2)" in error.message
+    assert "safetensors.torch.save_file" in error.hint
+
+
+def test_damage_in_the_directory_of_the_archive(tmp_path: Path) -> None:
+    """Flags that call for a newer zip, or for a name in UTF-8 that is none, have own errors."""
+    whole = bytes_of("zip")
+    begin = whole.rfind(b"PK\x01\x02")
+    path = tmp_path / "w.pth"
+    for changes in ({6: 200}, {9: whole[begin + 9] | 8, 46: 0xFF}):
+        damaged = bytearray(whole)
+        for offset, value in changes.items():
+            damaged[begin + offset] = value
+        path.write_bytes(damaged)
+        error = refusal(path)
+        assert "it is not a whole zip archive (" in error.message
+        assert "damaged" in error.hint
+
+
+def test_a_tensor_of_more_numbers_than_the_file_has(tmp_path: Path) -> None:
+    """1549 bytes that would become 40 TB."""
+    vast = torch.zeros(1).expand(10**7, 10**6)
+    error = refusal(write(tmp_path / "w.pth", {"fc.weight": vast}))
+    assert "1 tensors of more numbers than the file has for them: fc.weight" in error.message
+    assert ".contiguous()" in error.hint
 
 
 def test_archives_that_hold_no_state_dict(tmp_path: Path) -> None:
@@ -492,14 +590,13 @@ def test_a_torchscript_program(tmp_path: Path) -> None:
         (torch.zeros(3), "holds a Tensor"),
         ({}, "no tensors, but nothing"),
         ({"epoch": 3, "nest": {"conv1.weight": 1}}, "no tensors, but 'epoch', 'nest'"),
-        ({"state_dict": {"epoch": 3}}, "no tensors, but 'epoch'"),
+        ({"state_dict": {"epoch": 3}}, "no tensors, but 'state_dict'"),
+        ({"ema": UNNAMED}, "no tensors, but 'ema'"),
         ({"fc.bias": torch.zeros(3), "epoch": 3}, "1 entries that are no tensors: epoch (int)"),
         ({"fc.bias": torch.zeros(3), 7: torch.zeros(3)}, "no tensors: 7 (float32)"),
         ({"fc.weight": torch.zeros(3, dtype=torch.int16)}, "not floats: fc.weight (int16)"),
         ({"fc.weight": torch.zeros(3, dtype=torch.complex64)}, "(complex64)"),
-        ({"fc.bias": torch.zeros(3), "ema.fc.bias": torch.zeros(3)}, "(1 with 'ema.'): fc.bias"),
-        ({"student.w": torch.zeros(3), "teacher.w": torch.zeros(3)}, "1 weights more than once"),
-        ({"student": {"w": 1}, "teacher": {"w": 1}}, "two models, teacher and student"),
+        ({"a\nb\x1b[31m": 1, "fc.bias": torch.zeros(3)}, "no tensors: a\\nb\\x1b[31m (int)"),
         ({"fc.bias": torch.ones(3).to_sparse()}, "1 sparse tensors: fc.bias"),
         ({"fc.bias": torch.ones(3, device="meta")}, "1 tensors without values: fc.bias"),
     ],
@@ -518,8 +615,17 @@ def test_compressed_rows(tmp_path: Path) -> None:
 
 
 def test_a_dict_that_holds_itself(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"epoch": 3}
+    content |= dict.fromkeys(WRAPPERS, content)
+    assert "holds no tensors" in refusal(write(tmp_path / "w.pth", content)).message
+    content["model"] = state_of()
+    assert "holds the weights of" in refusal(write(tmp_path / "w.pth", content)).message
+
+
+def test_wrappers_without_end(tmp_path: Path) -> None:
     content: dict[str, Any] = state_of()
-    content["model"] = content
+    for _ in range(9):
+        content = {"model": content}
     assert "dicts in dicts" in refusal(write(tmp_path / "w.pth", content)).message
 
 
@@ -619,6 +725,23 @@ def test_missing_batch_counters_are_tolerated(tmp_path: Path) -> None:
     assert_same(dict(model.state_dict()), state_of())
 
 
+@pytest.mark.parametrize("counter", [torch.ones(1), torch.tensor(7), torch.tensor(2.5)])
+def test_batch_counters_are_set_to_0_whatever_they_are(tmp_path: Path, counter: Tensor) -> None:
+    state = {k: counter if k.endswith("num_batches_tracked") else v for k, v in state_of().items()}
+    model = skeleton(TINY)
+    load_weights(model, checkpoint_of(tmp_path, state), model="tiny")
+    assert_same(dict(model.state_dict()), state_of())
+
+
+def test_an_average_without_the_statistics_is_named(tmp_path: Path) -> None:
+    """Some averages are of the parameters alone, and the rest is in the plain weights."""
+    average = {key: value.detach() for key, value in build(TINY).named_parameters()}
+    path = write(tmp_path / "w.pth", {"model": state_of(), "ema": average})
+    with pytest.raises(WeightsError, match=r"missing: bn1\.running_mean") as raised:
+        load_weights(skeleton(TINY), read_checkpoint(path), model="tiny")
+    assert raised.value.message.endswith("holds ema and model; ema was taken")
+
+
 def test_missing_unexpected_and_misshaped_keys_are_listed_and_nothing_is_loaded(
     tmp_path: Path,
 ) -> None:
@@ -674,6 +797,21 @@ def test_a_weight_of_whole_numbers_is_refused(tmp_path: Path) -> None:
         load_weights(skeleton(TINY), checkpoint_of(tmp_path, state), model="tiny")
 
 
+def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    state = state_of() | {"a\nb\x1b[31m\u202e": torch.zeros(3)}
+    with pytest.raises(WeightsError) as raised:
+        load_weights(skeleton(TINY), checkpoint_of(tmp_path, state), model="tiny")
+    assert "1 unexpected: a\\nb\\x1b[31m\\u202e" in raised.value.message
+
+
+def test_a_seed_of_thousands_of_digits() -> None:
+    for seed in ("9" * 5000, "9" * 20, "1_0", "-1", "²"):
+        with pytest.raises(UsageError, match="must be a whole number") as raised:
+            resolve("resnet20", f"random:{seed}")
+        assert len(raised.value.message) < 200
+    assert resolve("resnet20", "random:007").facts.weights == "random:7"
+
+
 # --- modules of anybody -----------------------------------------------------------------
 
 
@@ -699,6 +837,49 @@ def test_a_module_with_names_of_its_own(tmp_path: Path, prefix: str) -> None:
     assert_same(dict(model.state_dict()), dict(source.state_dict()))
     images = torch.randn(2, 3, 8, 8)
     assert torch.equal(model(images), source(images))
+
+
+class Twice(nn.Module):
+    """Somebody's module, with two layers that are called alike apart from a prefix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(OrderedDict(fc=nn.Linear(3, 4)))
+        self.fc = nn.Linear(4, 5)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
+def test_a_module_with_names_that_a_prefix_tells_apart(tmp_path: Path, prefix: str) -> None:
+    source, model = Twice(), Twice()
+    state = {prefix + key: value for key, value in source.state_dict().items()}
+    checkpoint = checkpoint_of(tmp_path, state)
+    load_weights(model, checkpoint, model="mine:build")
+    assert_same(dict(model.state_dict()), dict(source.state_dict()))
+    assert "2 weights more than once, apart from a prefix (" in checkpoint.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "names", "said"),
+    [
+        (["w", "ema.w"], ["w", "ema.w"], ", apart from a prefix (1 with 'ema.'): w"),
+        (["net.w", "net.ema.w"], ["w", "ema.w"], "(1 with 'net.', 1 with 'net.ema.'): w"),
+        (["linear.w", "last_linear.w"], ["linear.w", "last_linear.w"], "more than once: fc.w"),
+    ],
+)
+def test_weights_that_are_there_twice_keep_their_names(
+    tmp_path: Path, keys: list[str], names: list[str], said: str
+) -> None:
+    assert distinct_names(keys) == dict(zip(keys, names, strict=True))
+    checkpoint = checkpoint_of(tmp_path, {key: torch.zeros(3) for key in keys})
+    assert list(checkpoint.tensors) == names
+    assert checkpoint.notes[0].endswith(said)
+    with pytest.raises(WeightsError, match="1 weights more than once"):
+        load_weights(Wrapped(), checkpoint, model="mine:build")
+
+
+def test_a_key_of_prefixes_alone(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(tmp_path, {"module." * 5000 + "fc.bias": torch.zeros(3)})
+    assert list(checkpoint.tensors) == ["fc.bias"]
 
 
 def test_a_module_with_another_number_of_classes(tmp_path: Path) -> None:

@@ -38,11 +38,20 @@ OTHER_HINT = "set TORCH_HOME to a folder you may write to"
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where torch.hub keeps checkpoints, `torch.hub.set_dir` aside.
 
+    Raises:
+        OutputError: it is in the home folder of somebody who has none.
+
     Source: torch/hub.py, `get_dir` and `load_state_dict_from_url`.
     """
     caches = environ.get("XDG_CACHE_HOME", "~/.cache")
     home = environ.get("TORCH_HOME", os.path.join(caches, "torch"))
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    try:
+        return Path(home).expanduser() / "hub" / "checkpoints"
+    except RuntimeError as error:
+        raise OutputError(
+            f"the cache of torch.hub is to be {home}, but nobody has that home folder",
+            hint=OTHER_HINT,
+        ) from error
 
 
 def fetch_url(
@@ -63,17 +72,19 @@ def fetch_url(
         DownloadError: there is nothing to verify the file by, the cached file or the
             downloaded one has another hash, it cannot be fetched, or it is not cached and
             `offline`.
-        OutputError: the cache cannot be written.
+        OutputError: the cache cannot be looked at or written.
     """
     wanted = _wanted(url, sha256)
-    if wanted.path.exists():
+    with _clear_errors(wanted.path, "look for"):
+        is_cached = wanted.path.exists()
+    if is_cached:
         return _verified(wanted)
     if offline:
         raise DownloadError(
             f"{wanted.path.name} is not in the cache, and downloads are switched off",
             hint=f"go online, or download {url} elsewhere and put it there as {wanted.path}",
         )
-    with _clear_errors(wanted.path):
+    with _clear_errors(wanted.path, "write"):
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
         with _one_at_a_time(wanted.path, progress):
             if wanted.path.exists():  # another process has brought it meanwhile
@@ -186,12 +197,12 @@ def _tries(lock: FileLock) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
+def _clear_errors(path: Path, do: str) -> Iterator[None]:
     """What the operating system refuses here is about the cache; the network has its own."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"cannot write {error.filename or path}: {reason_of(error)}",
+            f"cannot {do} {error.filename or path}: {reason_of(error)}",
             hint=HINTS.get(error.errno or 0, OTHER_HINT),
         ) from error

@@ -25,8 +25,10 @@ from resdeploy.errors import (
     ResdeployError,
     UsageError,
     WeightsError,
+    escaped,
     listed,
 )
+from resdeploy.models.weights.suffixes import SUFFIXES
 from resdeploy.models.weights.transfer import MIB, Meter, reason_of
 from resdeploy.records import Preprocess
 from resdeploy.table import load_target
@@ -38,8 +40,8 @@ MAIN = "main"
 
 # What is taken from a repository, first of all by its name.
 PREFERRED = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin", "model.pth")
-# Then the only file with such a suffix.
-SUFFIXES = ((".safetensors",), (".pth", ".pt", ".th", ".bin"))
+# Then the only one with a suffix of SUFFIXES. What trainers keep beside it is never taken.
+BESIDE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?)\.")
 SHARDED = (".safetensors.index.json", ".bin.index.json")
 CONFIG = "config.json"
 
@@ -53,6 +55,7 @@ REMEDIES = {
     "DisabledRepoError": ("it was switched off", "take other weights"),
 }
 
+CENTER = "center"
 # What timm takes where a record is silent. Source: timm/data/config.py, timm/data/constants.py.
 TIMM: dict[str, Any] = {
     "input_size": (3, 224, 224),
@@ -60,8 +63,9 @@ TIMM: dict[str, Any] = {
     "interpolation": "bicubic",
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
-    "crop_mode": "center",
+    "crop_mode": CENTER,
 }
+LEAST_CROP_PCT = 0.05  # less is in no record, and 1e-4 would enlarge images to 2240000 pixels
 CHANNELS = {1: ChannelOrder.L, 3: ChannelOrder.RGB}
 
 
@@ -70,26 +74,29 @@ class HubWeights:
     """Weights of a repository, in huggingface_hub's cache.
 
     revision: the commit, in hex.
-    config: what its `config.json` says, or None where it has none.
-    url: where just this file of just this commit is.
+    preprocess: what its `config.json` says, or None where that says nothing.
+    notes: sentences that the user should read.
     """
 
     path: Path
     repo: str
     revision: str
     file: str
-    sha256: str
-    config: dict[str, Any] | None
-    url: str
+    preprocess: Preprocess | None
+    notes: tuple[str, ...]
 
 
 def fetch_hub(reference: str, *, progress: Progress) -> HubWeights:
     """The verified weights in a repository of the Hub, from the cache where offline.
 
+    Offline the file is chosen among those that are cached, which may be fewer than the
+    repository has: another one may be taken than online.
+
     Raises:
         UsageError: `reference` is not ORG/REPO or ORG/REPO@REVISION.
         MissingExtraError: huggingface_hub is not installed.
-        WeightsError: there is no file to take, more than one, or an unreadable config.json.
+        WeightsError: there is no file to take, more than one, or a config.json that cannot be
+            read or followed.
         DownloadError: it cannot be fetched, or has another hash than the Hub says, or it is
             not cached and HF_HUB_OFFLINE is set.
         OutputError: the cache cannot be written.
@@ -99,22 +106,38 @@ def fetch_hub(reference: str, *, progress: Progress) -> HubWeights:
     with _clear_errors(source):
         commit, files = _cached(source) if offline else _listing(source)
         name = _chosen(f"what is cached of {source}" if offline else str(source), files)
+        # Before the weights, which may be large and of no use without it.
+        config = _config(source, commit, files, offline=offline)
+        preprocess, notes = prepared(config, f"hf:{source.repo}")
         path = _download(source, name, commit if offline else source.revision, progress)
         if path.parent.name != commit:
             raise DownloadError(
                 f"{source} is at commit {commit}, but its {name} came from {path.parent.name}",
                 hint="it changed meanwhile, or the Hub is ill; run it again",
             )
-        config = _config(source, commit, files, offline=offline)
+    _verify(path, files[name])
     return HubWeights(
         path=path,
         repo=source.repo,
         revision=commit,
         file=name,
-        sha256=_verified(path, files[name]),
-        config=config,
-        url=_hub(":hf_hub_url")(source.repo, name, revision=commit),
+        preprocess=preprocess,
+        notes=notes,
     )
+
+
+def prepared(config: Mapping[str, Any], who: str) -> tuple[Preprocess | None, tuple[str, ...]]:
+    """The preprocessing in a `config.json`, and a note where images are not cropped as it says.
+
+    Raises:
+        WeightsError: as `preprocess_of`, crop modes aside.
+    """
+    said = config.get("pretrained_cfg", config)
+    mode = said.get("crop_mode") if isinstance(said, Mapping) else None
+    if not mode or mode == CENTER:
+        return preprocess_of(config), ()
+    note = f"{who} prepares images by {escaped(str(mode))}; here their centre is cut out"
+    return preprocess_of({**said, "crop_mode": CENTER}), (note,)
 
 
 def preprocess_of(config: Mapping[str, Any]) -> Preprocess | None:
@@ -131,12 +154,13 @@ def preprocess_of(config: Mapping[str, Any]) -> Preprocess | None:
     record = {key: said.get(key) or usual for key, usual in TIMM.items()}
     try:
         return _preprocess(**record)
-    except (TypeError, ValueError) as error:  # pydantic's are ValueErrors
+    except (TypeError, ValueError, ArithmeticError) as error:  # pydantic's are ValueErrors
         shown = ", ".join(f"{key} {value}" for key, value in record.items())
         raise WeightsError(
-            f"the preprocessing of the weights cannot be done here: {shown} ({error})",
-            hint="it needs a square input of 1 or 3 channels, crop_mode center, crop_pct up to 1, "
-            f"and one of the interpolations {listed(Interpolation)}",
+            f"the preprocessing of the weights cannot be done here: {escaped(shown)} "
+            f"({escaped(str(error))})",
+            hint=f"it needs a square input of 1 or 3 channels, crop_mode {CENTER}, crop_pct from "
+            f"{LEAST_CROP_PCT} to 1, and one of the interpolations {listed(Interpolation)}",
         ) from error
 
 
@@ -146,7 +170,7 @@ def _preprocess(
     channels, height, width = input_size
     if height != width or channels not in CHANNELS:
         raise ValueError(f"an input of {channels} × {height} × {width}")
-    if crop_mode != "center" or not 0 < crop_pct <= 1:
+    if crop_mode != CENTER or not LEAST_CROP_PCT <= crop_pct <= 1:
         raise ValueError(f"crop_mode {crop_mode} with crop_pct {crop_pct}")
     return Preprocess(
         size=height,
@@ -185,7 +209,7 @@ def _parsed(reference: str) -> _Source:
 
 def _chosen(where: str, files: Iterable[str]) -> str:
     """The one file that holds the weights; folders hold other forms of them."""
-    top = [name for name in files if "/" not in name]
+    top = [name for name in files if "/" not in name and name.isprintable()]
     for name in PREFERRED:
         if name in top:
             return name
@@ -195,7 +219,7 @@ def _chosen(where: str, files: Iterable[str]) -> str:
             hint="join them where they came from, save them as one file, and give its path",
         )
     for suffixes in SUFFIXES:
-        found = [name for name in top if name.endswith(suffixes)]
+        found = [name for name in top if name.lower().endswith(suffixes) and not BESIDE.match(name)]
         if len(found) > 1:
             raise WeightsError(
                 f"{where} holds several files that may be the weights: {listed(found)}",
@@ -205,7 +229,7 @@ def _chosen(where: str, files: Iterable[str]) -> str:
             return found[0]
     raise WeightsError(
         f"{where} holds no weights that can be read, but {listed(files) or 'nothing'}",
-        hint=f"weights end in {listed(suffix for row in SUFFIXES for suffix in row)}",
+        hint=f"weights end in {listed((end for row in SUFFIXES for end in row), 20)}",
     )
 
 
@@ -228,7 +252,7 @@ def _listing(source: _Source) -> tuple[str, dict[str, str]]:
         file.rfilename: (file.lfs.sha256 if file.lfs else file.blob_id) or ""
         for file in info.siblings or ()
     }
-    return info.sha, files
+    return escaped(info.sha or ""), files
 
 
 def _cached(source: _Source) -> tuple[str, dict[str, str]]:
@@ -280,12 +304,12 @@ def _bar(progress: Progress, label: str) -> Any:
 
 def _config(
     source: _Source, commit: str, files: Mapping[str, str], *, offline: bool
-) -> dict[str, Any] | None:
-    """What `config.json` says; that there is none is kept in the cache, too."""
+) -> dict[str, Any]:
+    """What `config.json` says, nothing without one; that is kept in the cache, too."""
     if offline and CONFIG not in files:
         kept = _hub(":try_to_load_from_cache")(source.repo, CONFIG, revision=commit)
         if kept is _hub(":_CACHED_NO_EXIST"):
-            return None
+            return {}
         raise DownloadError(
             f"nothing is known offline about the {CONFIG} of {source}",
             hint="unset HF_HUB_OFFLINE once, so that it is cached as well",
@@ -293,40 +317,50 @@ def _config(
     try:
         path = _download(source, CONFIG, commit, silent)
     except _hub(".errors:RemoteEntryNotFoundError"):
-        return None
-    _verified(path, files.get(CONFIG, ""))
+        return {}
+    _verify(path, files.get(CONFIG, ""))
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise WeightsError(f"{CONFIG} of {source} is no JSON: {error}") from error
+        raise WeightsError(f"{CONFIG} of {source} is no JSON: {escaped(str(error))}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{CONFIG} of {source} holds a {type(content).__name__}, not an object")
     return content
 
 
-def _verified(path: Path, said: str) -> str:
-    """The sha256 of a cached file, after its content was held against the name of its blob.
+def _verify(path: Path, said: str) -> None:
+    """Hold a cached file against its hash, and refuse another one.
 
-    said: the hash in the Hub's list of files, for a cache without symbolic links.
+    said: the hash in the Hub's list of files; empty where offline, when the name of the blob
+    that the file is a symbolic link to counts.
     """
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        found = {64: hashlib.sha256(), 40: hashlib.sha1(b"blob %d\0" % size)}  # LFS, and git
-        while block := file.read(MIB):
-            for digest in found.values():
-                digest.update(block)
-    wanted = os.path.basename(os.readlink(path)) if path.is_symlink() else said
-    if len(wanted) not in found or not re.fullmatch("[0-9a-f]+", wanted):
+    try:
+        wanted = said or (os.path.basename(os.readlink(path)) if path.is_symlink() else "")
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", wanted):
+            raise DownloadError(
+                f"{path} cannot be verified: it is known by {wanted or 'nothing'!r}, no hash",
+                hint="if you trust it, give its path; caches without symbolic links keep no hashes",
+            )
+        actual = _hash(path, len(wanted))
+    except OSError as error:
         raise DownloadError(
-            f"{path} cannot be verified: the cache knows it as {wanted or 'nothing'!r}, no hash",
-            hint="if you trust it, give its path; caches without symbolic links keep no hashes",
-        )
-    if (actual := found[len(wanted)].hexdigest()) != wanted:
+            f"cannot read {path}: {reason_of(error)}", hint="make it readable, or delete it"
+        ) from error
+    if actual != wanted:
         raise DownloadError(
             f"{path} has the hash {actual}, not {wanted}",
             hint=f"delete {path.resolve()} and run it again",
         )
-    return found[64].hexdigest()
+
+
+def _hash(path: Path, digits: int) -> str:
+    """The hash that the Hub gives a file: of 64 digits where it is in LFS, of 40 in git."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256() if digits == 64 else hashlib.sha1(b"blob %d\0" % size)
+        while block := file.read(MIB):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -355,5 +389,5 @@ def _remedy(error: BaseException) -> tuple[str, str]:
             return REMEDIES[kind.__name__]
     if isinstance(error, FileNotFoundError) and error.__cause__:  # "not in the cache", because:
         return _remedy(error.__cause__)
-    what = " ".join(str(error).split()) or repr(error)
+    what = escaped(" ".join(str(error).split()) or repr(error))
     return what, f"check the network, the name and HF_TOKEN; {CACHED}"

@@ -59,12 +59,6 @@ def default_weights(variant: str) -> KnownWeights | None:
     return next(iter(known_weights(variant)), None)
 
 
-def known(variant: str, reference: str) -> KnownWeights | None:
-    """The published weights of a variant that a reference names, where there are such."""
-    rows = known_weights(variant)
-    return next((row for row in rows if row.reference == reference), None)
-
-
 def read_known(lines: Iterable[str], where: str) -> dict[str, tuple[KnownWeights, ...]]:
     """The weights in the lines of a table, by variant, in their order.
 

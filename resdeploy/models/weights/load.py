@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from resdeploy.errors import WeightsError, listed
 from resdeploy.models.family.config import ResNetConfig
-from resdeploy.models.weights.checkpoint import (
-    BATCH_COUNTER,
-    Checkpoint,
-    plain_names,
-    shape_text,
-)
+from resdeploy.models.weights.checkpoint import Checkpoint, shape_text
+from resdeploy.models.weights.files import FLOAT_MODEL
+from resdeploy.models.weights.names import distinct_names, is_counter
 
 LAYERS = (nn.Linear, nn.Conv2d)  # the last of them in a module is its classifier
 
@@ -39,8 +34,8 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, *, model: str) -> No
     """Put the tensors of a checkpoint into a module, which may be on the meta device.
 
     Any module will do: its names are compared as those of the checkpoint are, without prefixes.
-    It takes the tensors themselves, not copies. `num_batches_tracked` is set to 0 where it is
-    missing and left out where nobody asks for it, since only training reads it.
+    It takes the tensors themselves, not copies. Every `num_batches_tracked` is set to 0, whatever
+    the checkpoint has, since only training reads it.
 
     Raises:
         WeightsError: weights are missing, unexpected, or of another shape or type; nothing was
@@ -53,32 +48,32 @@ def load_weights(module: nn.Module, checkpoint: Checkpoint, *, model: str) -> No
             f"{model} keeps {len(others)} entries that are no tensors: {listed(others)}",
             hint="resdeploy loads float modules, whose state_dict holds tensors alone",
         )
-    own = _own_names(state)
-    wanted = {name: state[key] for name, key in own.items()}
-    tensors = {
-        name: tensor
-        for name, tensor in checkpoint.tensors.items()
-        if name in own or not name.endswith(BATCH_COUNTER)
-    }
+    own = {name: key for key, name in distinct_names(state).items()}
+    wanted = {name: state[key] for name, key in own.items() if not is_counter(name)}
+    tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if not is_counter(name)}
     problems = _problems(wanted, tensors)
     if problems:
         head = _classifier(module, own)
-        path = checkpoint.path
-        raise _about_classifier(head, wanted, tensors, path=path, model=model) or WeightsError(
-            f"{path} does not fit {model}: {'; '.join(problems)}", hint=_hint(checkpoint, model)
+        raise _about_classifier(head, wanted, tensors, checkpoint, model) or WeightsError(
+            _noted(f"{checkpoint.path} does not fit {model}: {_told(problems)}", checkpoint),
+            hint=FLOAT_MODEL if list(problems) == ["mistyped"] else _hint(checkpoint, model),
         )
     counters = {
-        own[name]: torch.zeros((), dtype=torch.int64) for name in own if name not in tensors
+        key: torch.zeros_like(value, device="cpu")
+        for key, value in state.items()
+        if is_counter(key)
     }
     filled = {own[name]: tensor for name, tensor in tensors.items()}
     module.load_state_dict({**counters, **filled}, assign=True)
 
 
-def _own_names(keys: Iterable[str]) -> dict[str, str]:
-    """From the plain name of each key of a module to the key, where plain names are unique."""
-    names = plain_names(keys)
-    own = {name: key for key, name in names.items()}
-    return own if len(own) == len(names) else {key: key for key in names}
+def _noted(message: str, checkpoint: Checkpoint) -> str:
+    """A message with what was chosen and changed in the checkpoint, which may be the reason."""
+    return "; ".join((message, *checkpoint.notes))
+
+
+def _told(problems: dict[str, list[str]]) -> str:
+    return "; ".join(f"{len(names)} {kind}: {listed(names)}" for kind, names in problems.items())
 
 
 def _hint(checkpoint: Checkpoint, model: str) -> str:
@@ -88,13 +83,11 @@ def _hint(checkpoint: Checkpoint, model: str) -> str:
     return hint_for(checkpoint, model)
 
 
-def _problems(wanted: dict[str, Tensor], tensors: dict[str, Tensor]) -> list[str]:
-    """What keeps these tensors from being loaded, a sentence part for each kind."""
+def _problems(wanted: dict[str, Tensor], tensors: dict[str, Tensor]) -> dict[str, list[str]]:
+    """What keeps these tensors from being loaded: the names, by the kind of problem."""
     both = [(name, tensors[name], tensor) for name, tensor in wanted.items() if name in tensors]
     kinds = {
-        "missing": [
-            name for name in wanted if name not in tensors and not name.endswith(BATCH_COUNTER)
-        ],
+        "missing": [name for name in wanted if name not in tensors],
         "unexpected": [name for name in tensors if name not in wanted],
         "misshaped": [
             f"{name} ({shape_text(found)}, not {shape_text(tensor)})"
@@ -107,15 +100,14 @@ def _problems(wanted: dict[str, Tensor], tensors: dict[str, Tensor]) -> list[str
             if found.is_floating_point() != tensor.is_floating_point()
         ],
     }
-    return [f"{len(names)} {kind}: {listed(names)}" for kind, names in kinds.items() if names]
+    return {kind: names for kind, names in kinds.items() if names}
 
 
 def _about_classifier(
     head: list[str],
     wanted: dict[str, Tensor],
     tensors: dict[str, Tensor],
-    *,
-    path: Path,
+    checkpoint: Checkpoint,
     model: str,
 ) -> WeightsError | None:
     """The error to raise where everything but the classifier fits."""
@@ -125,7 +117,11 @@ def _about_classifier(
     found = [name for name in head if name in tensors]
     if not found:
         return WeightsError(
-            f"{path} has no classifier for {model}: all else fits, but {listed(head)} are missing",
+            _noted(
+                f"{checkpoint.path} has no classifier for {model}: all else fits, but "
+                f"{listed(head)} are missing",
+                checkpoint,
+            ),
             hint="it was saved without one (features only): take weights that have one, or train "
             "one on top and save the state_dict of the whole model",
         )
@@ -138,7 +134,7 @@ def _about_classifier(
         return None
     classes, asked = tensors[head[0]].shape[0], wanted[head[0]].shape[0]
     return WeightsError(
-        f"{path} has {classes} classes, but {model} has {asked}",
+        _noted(f"{checkpoint.path} has {classes} classes, but {model} has {asked}", checkpoint),
         hint=f"build the model with {classes} classes, or take weights that have {asked}",
     )
 

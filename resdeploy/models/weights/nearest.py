@@ -16,8 +16,9 @@ from torch import Size, Tensor
 from resdeploy.errors import listed
 from resdeploy.models.family.resnet import skeleton
 from resdeploy.models.family.variants import VARIANTS, Variant
-from resdeploy.models.weights.checkpoint import BATCH_COUNTER, Checkpoint
+from resdeploy.models.weights.checkpoint import Checkpoint
 from resdeploy.models.weights.load import fit
+from resdeploy.models.weights.names import BATCH_COUNTER, is_counter
 
 CLOSEST = 16  # skeletons that are built where no variant fits wholly
 USEFUL = 0.8  # the share of the weights that must fit for a variant to be named
@@ -64,7 +65,7 @@ class Nearest:
 
 
 def hint_for(checkpoint: Checkpoint, asked: str) -> str:
-    """What helps a user whose checkpoint does not fit the model `asked`, in one sentence."""
+    """What helps a user whose checkpoint has other names or shapes than the model `asked`."""
     nearest = nearest_variants(checkpoint, asked=asked)
     if nearest is not None:
         return _sentence(nearest, asked)
@@ -101,7 +102,7 @@ def nearest_variants(checkpoint: Checkpoint, *, asked: str) -> Nearest | None:
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:
-    return {key: tensor.shape for key, tensor in tensors.items() if not key.endswith(BATCH_COUNTER)}
+    return {key: tensor.shape for key, tensor in tensors.items() if not is_counter(key)}
 
 
 def _distance(row: Variant, shapes: dict[str, Size], params: int) -> int:

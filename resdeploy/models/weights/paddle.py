@@ -18,21 +18,28 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from resdeploy.errors import WeightsError
+from resdeploy.errors import WeightsError, escaped
 
 NAMES = {"._mean": ".running_mean", "._variance": ".running_var"}
 # Paddle's own entries: its internal name of each weight, and how it cut the largest in slices.
 INTERNAL_NAMES = "StructuredToParameterName@@"
 SLICED = "UnpackBigParamInfor@@"
 NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
+
+
+TO_SAFETENSORS = (
+    "if you trust its origin, load it where it was made and write its state_dict with "
+    "safetensors.torch.save_file"
+)
 
 
 def read_paddle(path: Path) -> Any:
@@ -45,18 +52,22 @@ def read_paddle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             # Python 2 pickled bytes as text; latin1 is how numpy takes them back.
-            content = _Unpickler(file, encoding="latin1").load()
+            content = _Unpickler(_Whole(file), encoding="latin1").load()
         return _translated(content, {})
     except (OSError, WeightsError):
         raise
     except _NeedsCodeError as error:
         raise WeightsError(
-            f"{path} needs code to be read ({error}), and code in a checkpoint is never run",
-            hint="save the state_dict of the model by itself with paddle.save",
+            f"{path} needs code to be read ({escaped(str(error))}), and code in a checkpoint is "
+            "never run",
+            hint=TO_SAFETENSORS
+            if str(error).startswith("torch.")
+            else "save the state_dict of the model by itself with paddle.save",
         ) from error
     except Exception as error:  # a damaged pickle can raise almost anything
         raise WeightsError(
-            f"cannot read {path}: it is not a whole pickle of Paddle ({error})",
+            f"cannot read {path}: it is not a whole pickle of Paddle "
+            f"({escaped(str(error) or type(error).__name__)})",
             hint="the file may be damaged or cut short; copy or download it again",
         ) from error
 
@@ -105,7 +116,12 @@ class _Array:
 
     __slots__ = ("tensor",)
 
+    def __init__(self) -> None:
+        self.tensor: Tensor | None = None
+
     def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise pickle.UnpicklingError("it holds an array in a form that is not numpy's")
         _version, shape, dtype, is_fortran, data = state
         self.tensor = _tensor(shape, dtype, "F" if is_fortran else "C", data)
 
@@ -186,8 +202,42 @@ ADMITTED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads numbers, text, tuples, lists, dicts and what ADMITTED builds."""
+class _Whole:
+    """A file that has all the bytes that are asked for; pickle's reader would take fewer."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if len(data) < count:
+            raise EOFError("it ends too early")
+        return data
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        if not line.endswith(b"\n"):
+            raise EOFError("it ends too early")
+        return line
+
+
+def _load_bytearray8(reader: Any) -> None:
+    """Python's own fills the announced size with zeros before it looks for the bytes."""
+    (size,) = struct.unpack("<Q", reader.read(8))
+    reader.append(bytearray(reader.read(size)))
+
+
+class _Unpickler(pickle._Unpickler):
+    """Reads numbers, text, tuples, lists, dicts and what ADMITTED builds.
+
+    It is the one in Python, where what was built is kept in a dict: the one in C keeps it in an
+    array, which nine bytes can make as long as memory is. Both take as long for large arrays.
+    """
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: _load_bytearray8,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name; nothing is imported."""
@@ -204,6 +254,8 @@ def _translated(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Array):
         value = value[1]
     if isinstance(value, _Array):
+        if value.tensor is None:
+            raise pickle.UnpicklingError("it holds an array without its numbers")
         return value.tensor
     if not isinstance(value, dict):
         return value

@@ -6,6 +6,7 @@ The forms are those of SCHEMES; anything else is the path of a checkpoint file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.origins.blueprint import Blueprint
 from resdeploy.models.weights.checkpoint import Checkpoint, read_checkpoint
 from resdeploy.models.weights.download import fetch_url
-from resdeploy.models.weights.hub import fetch_hub, preprocess_of
+from resdeploy.models.weights.hub import fetch_hub
 from resdeploy.records import Preprocess
 from resdeploy.table import Table
 
@@ -108,9 +109,11 @@ def weights_of(written: str | Path, asked: Asked) -> Weights:
 
 
 def _random(rest: str, asked: Asked) -> RandomWeights:
-    number = int(rest) if rest.isdecimal() else asked.seed
-    if (rest and not rest.isdecimal()) or not 0 <= number < SEED_LIMIT:
-        raise UsageError(f"seed {rest or asked.seed!r} must be a whole number from 0 to 2**63 - 1")
+    is_whole = re.fullmatch(r"\d{1,19}", rest)  # Python refuses thousands of digits
+    number = int(rest) if is_whole else asked.seed
+    if (rest and not is_whole) or not 0 <= number < SEED_LIMIT:
+        said = rest if len(rest) <= 40 else f"{rest[:40]}…"
+        raise UsageError(f"seed {said or asked.seed!r} must be a whole number from 0 to 2**63 - 1")
     return RandomWeights(seed=number)
 
 
@@ -165,14 +168,13 @@ def _hub(rest: str, asked: Asked) -> TrainedWeights:
         raise UsageError("hf: names no repository", hint="--weights hf:timm/resnet50.a1_in1k")
     fetched = fetch_hub(rest, progress=asked.progress)
     known = asked.blueprint.published().get(f"hf:{fetched.repo}")
-    recorded = None if fetched.config is None else preprocess_of(fetched.config)
-    preprocess = recorded or (known.preprocess if known else None)
+    preprocess = fetched.preprocess or (known.preprocess if known else None)
     note = f"hf:{fetched.repo} does not say how images are prepared; the model's own way is taken"
     return TrainedWeights(
         checkpoint=read_checkpoint(fetched.path),
         preprocess=preprocess,
         origin=f"hf:{fetched.repo}@{fetched.revision}/{fetched.file}",
-        notes=() if preprocess else (note,),
+        notes=fetched.notes if preprocess else (*fetched.notes, note),
     )
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
@@ -23,11 +23,13 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from resdeploy.contracts import Progress
-from resdeploy.errors import DownloadError
+from resdeploy.errors import DownloadError, escaped
 
 MIB = 1 << 20
 SCHEMES = ("http", "https")
-CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+NUMBER = "[0-9]{1,18}"
+CONTENT_RANGE = re.compile(rf"bytes ({NUMBER})-{NUMBER}/({NUMBER}|\*)")
+YOURSELF = "download the file yourself, look at it, and give its path"
 STATUS_HINTS = {
     401: "the server wants a login; download the file yourself and give its path",
     403: "the server does not let you; download the file yourself and give its path",
@@ -89,22 +91,22 @@ def bring(
     digits: the hex digits that the sha256 of the whole begins with.
 
     Raises:
-        DownloadError: nothing is to be had there, or the whole has another hash, and nothing
-            is left in `into`; or the connection was cut too often, and what came is.
+        DownloadError: nothing is to be had there, or the connection was cut too often, and what
+            came before is left in `into`; or the whole has another hash, and nothing is.
         OSError: `into` cannot be written.
     """
     with into.open("a+b", buffering=0) as file:
         part = _Part(file)
-        cut = _attempts(_Server(url, patience), part, digits, label, progress)
+        try:
+            _complete(_Server(url, patience), part, digits, label, progress)
+        except DownloadError as error:
+            if not part.size:
+                raise
+            kept = f"{part.size} bytes are kept in {into}, and the next run goes on from there"
+            raise DownloadError(error.message, hint=f"{error.hint}; {kept}") from error
         if part.begins(digits):
             os.fsync(file.fileno())
             return
-        if cut is not None:
-            kept = f"{part.size} bytes are kept in {into}, and the next run goes on from there"
-            raise DownloadError(
-                f"gave up on {url} after {1 + len(patience.waits_s)} attempts; the last: {cut}",
-                hint=f"run it again: {kept}" if part.size else "run it again later",
-            )
         size, found = part.size, part.sha256
         part.empty()
         raise DownloadError(
@@ -173,15 +175,13 @@ class _Part:
         self._hash.update(block)
 
 
-def _attempts(
-    server: _Server, part: _Part, digits: str, label: str, progress: Progress
-) -> _CutError | None:
-    """Why the last attempt was cut, or None where it was not."""
-    cut = None
+def _complete(server: _Server, part: _Part, digits: str, label: str, progress: Progress) -> None:
+    """Add what is missing of a part, in several attempts; DownloadError where they fail."""
+    cut: _CutError | None = None
     for wait in (0.0, *server.patience.waits_s):
         # A server may announce more than it has, and a run may end just before the rename.
         if part.begins(digits):
-            return None
+            return
         time.sleep(wait)
         try:
             _receive(server, part, label, progress)
@@ -196,8 +196,13 @@ def _attempts(
             if isinstance(error, _UselessError):
                 part.empty()
         else:
-            return None
-    return cut
+            return
+    if not part.begins(digits):
+        raise DownloadError(
+            f"gave up on {server.url} after {1 + len(server.patience.waits_s)} attempts; "
+            f"the last: {cut}",
+            hint="run it again later",
+        )
 
 
 def _receive(server: _Server, part: _Part, label: str, progress: Progress) -> None:
@@ -243,6 +248,11 @@ class _Server:
             self.answered = True
             with error:
                 raise self._refusal(error, start) from error
+        except (ValueError, InvalidURL) as error:
+            raise DownloadError(
+                f"{self.url} is no address that can be asked: {escaped(str(error))}",
+                hint="check the address",
+            ) from error
         except (OSError, HTTPException) as error:
             raise _CutError(self._why(error)) from error
         self.answered = True
@@ -254,10 +264,13 @@ class _Server:
         """Where in the file an answer begins (0 or `start`), and the bytes of the whole."""
         if response.status == 200:
             length = response.headers.get("Content-Length", "")
-            return 0, int(length) if length.isdigit() else None
+            size = int(length) if re.fullmatch(NUMBER, length) else None
+            self._refuse_less(response.headers.get_content_type(), size, start)
+            return 0, size
         if response.status != 206:
             raise DownloadError(
-                f"{self.url} answered {response.status} {response.reason}, which is no file",
+                f"{self.url} answered {response.status} {escaped(response.reason)}, which is no "
+                "file",
                 hint="check the address",
             )
         said = response.headers.get("Content-Range", "")
@@ -265,6 +278,17 @@ class _Server:
         if found is None or int(found[1]) != start:
             raise _UselessError(f"asked for byte {start} and on, the server sent {said!r}")
         return start, None if found[2] == "*" else int(found[2])
+
+    def _refuse_less(self, kind: str, size: int | None, start: int) -> None:
+        """A login page must not take the place of what has come of the file."""
+        if not start or (kind != "text/html" and (size is None or size >= start)):
+            return
+        raise DownloadError(
+            f"asked for byte {start} and on, {self.url} sent {size or 'some'} bytes of "
+            f"{escaped(kind)}",
+            hint="it may be the page of a network that wants a login; where the file did change, "
+            "delete the part of it that is kept",
+        )
 
     def blocks(self, response: HTTPResponse) -> Iterator[bytes]:
         """The body as it comes; _CutError where it stops coming, or comes too slowly."""
@@ -288,7 +312,8 @@ class _Server:
         cause = error.reason if isinstance(error, URLError) else error
         if isinstance(cause, TimeoutError):
             return f"nothing came for {self.patience.timeout_s:g} s (timeout)"
-        return reason_of(cause) if isinstance(cause, OSError) else str(cause) or repr(cause)
+        said = reason_of(cause) if isinstance(cause, OSError) else str(cause) or repr(cause)
+        return escaped(said)
 
     def _refusal(self, error: HTTPError, start: int) -> Exception:
         if error.code == 416 and start:
@@ -296,14 +321,14 @@ class _Server:
         if 300 <= error.code < 400:
             return DownloadError(
                 f"{self.url} answered {error.code}: its redirects have no end, or lead to no web "
-                f"address (the last is {error.url})",
+                f"address (the last is {escaped(error.url or '')})",
                 hint="check the address",
             )
         host = urlsplit(error.url or self.url).hostname
         where = "" if host == urlsplit(self.url).hostname else f" (at {host})"
         other = "run it again later" if error.code >= 500 else "check the address"
         return DownloadError(
-            f"{self.url} answered {error.code} {error.reason}{where}",
+            f"{self.url} answered {error.code} {escaped(str(error.reason) + where)}",
             hint=STATUS_HINTS.get(error.code, other),
         )
 
@@ -313,6 +338,20 @@ class _Redirects(HTTPRedirectHandler):
 
     max_redirections = 10
 
+    def http_error_302(self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any) -> Any:
+        """The answer of where it leads to, or DownloadError where that is no address."""
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (ValueError, InvalidURL) as error:
+            fp.close()
+            raise DownloadError(
+                f"{req.full_url} leads to {escaped(headers.get('Location', ''))}, which is no "
+                f"address ({escaped(str(error))})",
+                hint=YOURSELF,
+            ) from error
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> Request | None:
@@ -321,8 +360,9 @@ class _Redirects(HTTPRedirectHandler):
         if scheme not in SCHEMES or (req.type == "https" and scheme != "https"):
             fp.close()
             raise DownloadError(
-                f"{req.full_url} leads from {req.type} to {scheme} ({newurl}), which is refused",
-                hint="download the file yourself, look at it, and give its path",
+                f"{req.full_url} leads from {req.type} to {scheme} ({escaped(newurl)}), which is "
+                "refused",
+                hint=YOURSELF,
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
