@@ -11,8 +11,9 @@ the peak memory of it and its children. Nodes are counted by the sidecar, after 
 and after the simplifier. The comparison is this script's own, not the product's: a plain ONNX
 Runtime session and the eager model on two images of seeded normal noise that the product's
 own verification does not use. Variants go from the smallest to the largest, one at a time;
-what is already in the results file is kept unless --again is given, so that a run of most of
-an hour can be cut into pieces.
+what is already in the results file is kept, so that a run of most of an hour can be cut into
+pieces, and --again measures those anew that --only names. Each line says with which PyTorch and
+ONNX Runtime it was measured.
 
 How to read it: float32 sums in another order differ by about 1e-6 of the largest logit, a
 wrong graph by orders of magnitude more. Group norms and standardised weights sum most.
@@ -26,6 +27,7 @@ import json
 import sys
 import tempfile
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from common import Findings, at_most, conclude, exactly, measured_resdeploy, par
 
 NAME = "family_export"
 PART = f"{NAME}.json.part"
+PACKAGES = ("torch", "onnxruntime")
 LIMIT = 1e-4  # of the largest logit
 BATCH = 2
 SEED = 20_240  # any, as long as the product does not use it
@@ -67,7 +70,11 @@ def exported(name: str) -> dict[str, Any]:
     """One line of the table."""
     with tempfile.TemporaryDirectory(prefix="resdeploy-bench-") as scratch:
         child = measured_resdeploy("export", name, "--json", cwd=Path(scratch))
-        line: dict[str, Any] = {"seconds": child.seconds, "peak_bytes": child.most_bytes}
+        line: dict[str, Any] = {
+            "versions": {package: version(package) for package in PACKAGES},
+            "seconds": child.seconds,
+            "peak_bytes": child.most_bytes,
+        }
         if child.code != 0:
             said = [text for text in child.stderr.splitlines() if text.startswith("error:")]
             return {**line, "reason": said[-1] if said else child.stderr[-500:]}
@@ -87,7 +94,12 @@ def known(results: Path) -> dict[str, Any]:
     whole, part = results / f"{NAME}.json", results / PART
     if part.exists():
         return json.loads(part.read_text())
-    return json.loads(whole.read_text())["figures"] if whole.exists() else {}
+    if not whole.exists():
+        return {}
+    document = json.loads(whole.read_text())
+    # Lines of before they had versions are all of one run.
+    versions = {package: document["machine"]["versions"][package] for package in PACKAGES}
+    return {name: {"versions": versions, **line} for name, line in document["figures"].items()}
 
 
 def keep(results: Path, lines: dict[str, Any]) -> None:
@@ -101,9 +113,12 @@ def measure(results: Path, patterns: list[str], *, again: bool) -> Findings:
     from resdeploy.models.family.variants import VARIANTS
 
     rows = sorted(VARIANTS, key=lambda row: (row.params, row.name))
-    lines = {} if again else known(results)
-    for row in rows:
-        if row.name in lines or not any(fnmatchcase(row.name, each) for each in patterns):
+    chosen = [row for row in rows if any(fnmatchcase(row.name, each) for each in patterns)]
+    lines = known(results)
+    if again:
+        lines = {name: lines[name] for name in lines.keys() - {row.name for row in chosen}}
+    for row in chosen:
+        if row.name in lines:
             continue
         lines[row.name] = {"family": row.family, "params": row.params, **exported(row.name)}
         keep(results, lines)
@@ -161,7 +176,7 @@ def main() -> int:
     """Parse, measure, conclude."""
     parser = parser_of(__doc__)
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="of names")
-    parser.add_argument("--again", action="store_true", help="measure what is known again")
+    parser.add_argument("--again", action="store_true", help="measure what --only names anew")
     given = parser.parse_args()
     claim = "every variant exports to ONNX and agrees with eager PyTorch"
     return conclude(

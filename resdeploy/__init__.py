@@ -12,9 +12,10 @@ from resdeploy.table import lazy
 
 if TYPE_CHECKING:
     from resdeploy.pipeline.evaluate import bench, check
-    from resdeploy.pipeline.look import inspect, predict, show
+    from resdeploy.pipeline.look import inspect, predict
     from resdeploy.pipeline.produce import export, quantize, simplify
     from resdeploy.pipeline.run import run
+    from resdeploy.pipeline.show import show
 
 _PUBLIC = {
     "bench": "resdeploy.pipeline.evaluate:bench",
@@ -24,7 +25,7 @@ _PUBLIC = {
     "predict": "resdeploy.pipeline.look:predict",
     "quantize": "resdeploy.pipeline.produce:quantize",
     "run": "resdeploy.pipeline.run:run",
-    "show": "resdeploy.pipeline.look:show",
+    "show": "resdeploy.pipeline.show:show",
     "simplify": "resdeploy.pipeline.produce:simplify",
 }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,23 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
         return Said(code=code, out=said.out, err=said.err)
 
     return run
+
+
+def python_without(absent: tuple[str, ...], code: str) -> subprocess.CompletedProcess[str]:
+    """Run `code` in a process where these packages cannot be found, as if not installed."""
+    blocker = (
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Without(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, path=None, target=None):\n"
+        f"        absent = name.split('.')[0] in {absent!r}\n"
+        "        return None if absent else super().find_spec(name, path, target)\n"
+        "sys.meta_path[sys.meta_path.index(PathFinder)] = Without\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", blocker + code], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")

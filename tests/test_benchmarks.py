@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ def test_help_explains_and_imports_nothing_heavy(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_readme_names_it(name):
     assert f"`{name}`" in (BENCHMARKS / "README.md").read_text("utf-8")
+
+
+def test_a_variant_that_is_exported_again_leaves_the_others(tmp_path):
+    """Its new line says with what it was made; older ones have the versions of their run."""
+    machine = {"versions": {"torch": "2.1", "onnxruntime": "1.1", "numpy": "2"}}
+    line = {"family": "x", "params": 1, "seconds": 1, "peak_bytes": 1, "reason": "old"}
+    old = {"machine": machine, "figures": {"resnet20": line, "resnet32": line}}
+    (tmp_path / "family_export.json").write_text(json.dumps(old))
+    command = [BENCHMARKS / "family_export.py", "--results", tmp_path, "--again"]
+    child = subprocess.run(
+        [sys.executable, *map(str, command), "--only", "resnet20"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert child.returncode == 1, child.stderr  # since most variants are missing
+    figures = json.loads((tmp_path / "family_export.json").read_text())["figures"]
+    assert list(figures) == ["resnet20", "resnet32"]
+    assert figures["resnet32"] == {"versions": {"torch": "2.1", "onnxruntime": "1.1"}, **line}
+    assert figures["resnet20"]["max_abs"] < 1e-5
+    assert figures["resnet20"]["versions"]["onnxruntime"] == version("onnxruntime")
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.name)

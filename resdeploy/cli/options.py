@@ -6,8 +6,10 @@ are put in the parameter's place, and the function gets the value made of them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -177,12 +179,14 @@ def command(app: typer.Typer, function: Callable[..., None]) -> None:
         for name, group in groups.items():
             options = {option: given.pop(option) for option in group.options}
             given[name] = group.value(**options)
-        try:
-            function(**given)
-        finally:
-            for value in given.values():
-                if isinstance(value, Output):
-                    value.close()
+        # A user's model may print when it is made or run, and would do so into the product.
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                function(**given)
+            finally:
+                for value in given.values():
+                    if isinstance(value, Output):
+                        value.close()
 
     own = inspect.signature(function).parameters
     parameters = [

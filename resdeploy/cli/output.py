@@ -19,23 +19,27 @@ T = TypeVar("T")
 
 
 class Output:
-    """What a command prints with. NO_COLOR and the width of the terminal are obeyed by rich."""
+    """What a command prints with. NO_COLOR and the width of the terminal are obeyed by rich.
+
+    It keeps the stdout that it was made with; anybody else's may lead elsewhere by then.
+    """
 
     def __init__(self, *, as_json: bool, quiet: bool, verbose: bool) -> None:
         self.as_json = as_json
         self.quiet = quiet
         self.verbose = verbose
+        self._stdout = sys.stdout
         self._bars: Bars | None = None
         self._start = time.monotonic()
 
     def document(self, kind: str, fields: dict[str, Any]) -> None:
         """Print one JSON document to stdout; NaN and infinity, which JSON lacks, as null."""
         document = _finite({"kind": kind, "schema": 1, **fields})
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        self._stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
     def line(self, text: object) -> None:
         """Print a line of the product, such as a path."""
-        sys.stdout.write(f"{text}\n")
+        self._stdout.write(f"{text}\n")
 
     def listing(self, table: RenderableType) -> None:
         """Print a table that is the product itself."""
@@ -96,7 +100,7 @@ class Output:
             return self._bars.console
         from rich.console import Console
 
-        return Console(stderr=stderr, soft_wrap=False)
+        return Console(file=None if stderr else self._stdout, stderr=stderr, soft_wrap=False)
 
 
 def _finite(value: Any) -> Any:

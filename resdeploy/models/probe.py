@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,13 @@ from resdeploy.artifact import digest_of
 from resdeploy.errors import ResdeployError, UsageError
 
 Shape = tuple[int, int, int]
+
+# How many logits are kept of an answer: enough to tell models apart, few enough to read.
+KEPT = 8
+
+# How far two answers of one model may lie apart, as a share of the largest. Float32 sums in
+# another order, as on another processor, differ by 1e-6 or so; another activation by tenths.
+SAME_ANSWER = 1e-3
 
 
 def state_digest(module: nn.Module) -> str:
@@ -22,19 +31,42 @@ def state_digest(module: nn.Module) -> str:
     return found.hexdigest()
 
 
-def fingerprint(module: nn.Module, logits: Tensor) -> str:
-    """A digest of what a module is and answers, so that other code is noticed too."""
-    return digest_of([state_digest(module), str(module), _bytes(logits).hex()])
+def module_digest(module: nn.Module) -> str:
+    """Hex sha256 over a module's state dict and the structure that it prints."""
+    # Of functions among its parts it prints where they lie in memory, too.
+    structure = re.sub(r" at 0x[0-9a-f]+", "", str(module))
+    return digest_of([state_digest(module), structure])
+
+
+def same_answers(found: Sequence[float], recorded: Sequence[float]) -> bool:
+    """Whether two lists of logits are those of one model."""
+    if len(found) != len(recorded):
+        return False
+    limit = SAME_ANSWER * max(map(abs, recorded), default=0.0)
+    return all(abs(now - then) <= limit for now, then in zip(found, recorded, strict=True))
+
+
+def first_logits(logits: Tensor) -> tuple[float, ...]:
+    """The first logits of the first image, in as many digits as float32 sums share."""
+    return tuple(float(f"{logit:.6g}") for logit in logits[0, :KEPT].tolist())
 
 
 def logits_of(module: nn.Module, shape: Shape, *, model: str) -> Tensor:
-    """Answers float32 [2, classes] to two images of seeded noise, of `shape` [C, H, W].
+    """The answer float32 [1, classes] to an image of seeded noise, of `shape` [C, H, W].
+
+    Two images are tried as well.
 
     Raises:
         ResdeployError: the module raised an error.
         UsageError: it answers with anything but logits.
     """
     images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    one = _answer(module, images[:1], model)
+    _answer(module, images, model)
+    return one
+
+
+def _answer(module: nn.Module, images: Tensor, model: str) -> Tensor:
     try:
         with torch.no_grad():
             answer = module(images)
@@ -44,16 +76,24 @@ def logits_of(module: nn.Module, shape: Shape, *, model: str) -> Tensor:
             f"{type(error).__name__}: {error}",
             hint="--size, --in-channels and what the module says of its preprocessing decide",
         ) from error
+    count = len(images)
     if not isinstance(answer, Tensor):
-        raise _no_logits(model, f"a {type(answer).__name__}")
-    if answer.ndim != 2 or answer.shape[0] != len(images):
-        raise _no_logits(model, f"a tensor {list(answer.shape)}")
+        raise _no_logits(model, count, f"a {type(answer).__name__}")
+    if count == 1 and answer.ndim == 1:
+        raise UsageError(
+            f"{model} answers one image with a tensor {list(answer.shape)}; logits [1, classes] "
+            "are needed",
+            hint="a .squeeze() without a dimension takes the batch away too: .flatten(1) does not",
+        )
+    if answer.ndim != 2 or answer.shape[0] != count:
+        raise _no_logits(model, count, f"a tensor {list(answer.shape)}")
     return answer
 
 
-def _no_logits(model: str, what: str) -> UsageError:
+def _no_logits(model: str, count: int, what: str) -> UsageError:
+    images = "one image" if count == 1 else f"{count} images"
     return UsageError(
-        f"{model} answers two images with {what}; logits [2, classes] are needed",
+        f"{model} answers {images} with {what}; logits [{count}, classes] are needed",
         hint="only classifiers are taken to production here",
     )
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from torch import nn
 
+from resdeploy.artifact import digest_of
 from resdeploy.contracts import Progress, silent
 from resdeploy.errors import UsageError, WeightsError
 from resdeploy.models.origins.blueprint import Blueprint, Made
 from resdeploy.models.origins.table import blueprint_of
-from resdeploy.models.probe import fingerprint, logits_of, state_digest
+from resdeploy.models.probe import first_logits, logits_of, module_digest, state_digest
 from resdeploy.models.weights.load import load_weights
 from resdeploy.models.weights.schemes import (
     Asked,
@@ -44,8 +45,8 @@ class LoadedModel:
 
     module: in eval mode on the CPU, without gradients.
     trainable: parameters that took gradients before we stopped that.
-    fingerprint: digest of what was made by code that is not ours; empty for our own models,
-        which their references, options and weights describe.
+    fingerprint: digest of what was made by code that is not ours, and of that code; empty for
+        our own models, which their references, options and weights describe.
     notes: sentences that the user should read.
     """
 
@@ -141,13 +142,8 @@ def _loaded(filled: _Filled, size: int | None) -> LoadedModel:
     made, source, options = filled.made, filled.source, filled.blueprint.options
     own = made.preprocess if source is None else source.preprocess or made.preprocess
     preprocess, notes = _for_channels(own, made.in_channels)
-    classes, digest = made.num_classes, ""
-    if classes is None:
-        edge = size or preprocess.size
-        logits = logits_of(
-            made.module, (made.in_channels, edge, edge), model=filled.blueprint.reference
-        )
-        classes, digest = logits.shape[1], fingerprint(made.module, logits)
+    tried = _tried(filled, size or preprocess.size)
+    classes = tried.num_classes
     _refuse_other_shapes(filled, num_classes=classes, in_channels=made.in_channels)
     parameters = list(made.module.parameters())
     facts = ModelFacts(
@@ -160,6 +156,8 @@ def _loaded(filled: _Filled, size: int | None) -> LoadedModel:
         params=sum(parameter.numel() for parameter in parameters),
         options=options,
         weights_origin="" if source is None else source.origin,
+        state_sha256=tried.state_sha256,
+        probe=tried.probe,
     )
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return LoadedModel(
@@ -167,8 +165,34 @@ def _loaded(filled: _Filled, size: int | None) -> LoadedModel:
         facts=facts,
         preprocess=preprocess,
         trainable=trainable,
-        fingerprint=digest,
+        fingerprint=tried.fingerprint,
         notes=filled.notes + made.notes + notes,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tried:
+    """What an answer shows of a model that is not ours; of ours, the classes are known."""
+
+    num_classes: int
+    state_sha256: str | None = None
+    probe: tuple[float, ...] = ()
+    fingerprint: str = ""
+
+
+def _tried(filled: _Filled, edge: int) -> _Tried:
+    """What is found out by an image of `edge` pixels, where it is not known."""
+    made, blueprint = filled.made, filled.blueprint
+    if made.num_classes is not None:
+        return _Tried(num_classes=made.num_classes)
+    logits = logits_of(made.module, (made.in_channels, edge, edge), model=blueprint.reference)
+    state = module_digest(made.module)
+    return _Tried(
+        num_classes=logits.shape[1],
+        state_sha256=state,
+        probe=first_logits(logits),
+        # Without the logits, whose last digits depend on the threads.
+        fingerprint=digest_of([state, blueprint.code()]),
     )
 
 

@@ -22,7 +22,7 @@ class TreeRow(Record):
     recursive: whether it ran before; its parameters were counted there.
     output_shape: without the batch dimension; empty where the output is no tensor.
     params: of it and everything below it that ran.
-    own_params: of it alone.
+    own_params: of it alone; those that it shares with a row before were counted there.
     macs: multiply-accumulates for one image, of it and everything below it; only Conv2d and
         Linear have any.
     """
@@ -95,6 +95,7 @@ class _Calls:
     def __init__(self, module: nn.Module) -> None:
         self._modules = dict(module.named_modules())
         self._seen: set[str] = set()
+        self._counted: set[nn.Parameter] = set()
         self._running: list[_Node] = []
 
     def enter(self, name: str, module: nn.Module, _: Any) -> None:
@@ -137,8 +138,14 @@ class _Calls:
             kind=type(module).__name__,
             ran=ran,
             recursive=recursive,
-            own_params=0 if recursive else _own_params(module),
+            own_params=self._new_params(module),
         )
+
+    def _new_params(self, module: nn.Module) -> int:
+        """How many of a module's own parameters were not counted yet; layers may share them."""
+        new = set(module.parameters(recurse=False)) - self._counted
+        self._counted |= new
+        return sum(parameter.numel() for parameter in new)
 
 
 def _run_hooked(module: nn.Module, input_shape: tuple[int, ...], hooks: list[Any]) -> None:
@@ -152,10 +159,6 @@ def _run_hooked(module: nn.Module, input_shape: tuple[int, ...], hooks: list[Any
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _own_params(layer: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in layer.parameters(recurse=False))
 
 
 def _shape(output: Any) -> tuple[int, ...]:

@@ -16,7 +16,8 @@ from resdeploy.data import source_from_reference
 from resdeploy.errors import ArtifactError, UsageError
 from resdeploy.formats import FORMATS
 from resdeploy.measure.machine import machine_facts
-from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.models.probe import same_answers
+from resdeploy.models.reference import AS_NAMED, LoadedModel
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.produce import loaded_model
@@ -26,7 +27,6 @@ from resdeploy.runtimes import RUNTIMES
 from resdeploy.words import OnBroken
 
 _DEFAULT_INPUT = InputChoice()
-_AS_NAMED = ModelOptions()
 
 
 def check(
@@ -35,7 +35,7 @@ def check(
     data: str,
     reference: str | None = None,
     weights: str | Path | None = None,
-    options: ModelOptions = _AS_NAMED,
+    options: ModelOptions = AS_NAMED,
     samples: int | None = None,
     on_broken: OnBroken = OnBroken.STOP,
     choice: InputChoice = _DEFAULT_INPUT,
@@ -75,7 +75,7 @@ def bench(
     *,
     reference: str | None = None,
     weights: str | Path | None = None,
-    options: ModelOptions = _AS_NAMED,
+    options: ModelOptions = AS_NAMED,
     batches: Sequence[int] = (1,),
     rounds: int = 50,
     warmup: int = 5,
@@ -159,14 +159,13 @@ def _reference(
     """The model to compare with: the one that is named, or the one the sidecars name."""
     if not opened:
         raise UsageError("there is no candidate", hint="name at least one artifact")
-    size = named.size or _recorded_size(opened)
     if named.reference is not None:
         return loaded_model(
             named.reference,
             named.weights,
             notify,
             options=named.options,
-            size=size,
+            size=named.size or _recorded_size(opened),
             progress=progress,
         )
     for name, value in named.options.model_dump(mode="json", exclude_none=True).items():
@@ -174,12 +173,28 @@ def _reference(
             f"{name} is {value}, but the model is the one that the sidecars name",
             hint="it goes with --reference",
         )
+    return _recorded_model(opened, named, notify, progress)
+
+
+def _recorded_model(
+    opened: Sequence[Artifact], named: _Named, notify: Notify, progress: Progress
+) -> LoadedModel:
+    """The model that the sidecars name, made again at the size that it was exported for."""
     facts = _common_model(opened)
     given = named.weights or _found_weights(facts, opened[0].path.parent)
-    loaded = resolve(facts.reference, given, options=facts.options, size=size, progress=progress)
+    loaded = loaded_model(
+        facts.reference,
+        given,
+        notify,
+        options=facts.options,
+        size=_recorded_size(opened) or named.size,
+        progress=progress,
+    )
     _require_same(loaded.facts, facts, given, opened[0].path.name)
-    for note in loaded.notes:
-        notify(note)
+    for artifact in opened:
+        assert artifact.manifest is not None  # _common_model refused it otherwise
+        assert artifact.manifest.model is not None
+        _require_unchanged(loaded.facts, artifact.manifest.model, artifact.path.name)
     return loaded
 
 
@@ -210,6 +225,29 @@ def _require_same(found: ModelFacts, recorded: ModelFacts, given: str | Path, na
                 f"{field} is {now}, it was {then}",
                 hint="it has changed; export it again",
             )
+
+
+def _require_unchanged(found: ModelFacts, recorded: ModelFacts, name: str) -> None:
+    """Refuse a model whose code has changed since a sidecar was written for it.
+
+    Raises:
+        ArtifactError: it consists of something else, or answers otherwise.
+    """
+    if recorded.state_sha256 not in (None, found.state_sha256):
+        how = "its weights or its layers are others"
+    elif recorded.probe and not same_answers(found.probe, recorded.probe):
+        now, then = _few(found.probe), _few(recorded.probe)
+        how = f"the same image has the logits {now}, it had {then}"
+    else:
+        return
+    raise ArtifactError(
+        f"{recorded.reference} has changed since {name} was made from it: {how}",
+        hint="export it again; its code, or a package that its code is made of, is another one",
+    )
+
+
+def _few(logits: Sequence[float]) -> str:
+    return ", ".join(f"{logit:.4g}" for logit in logits[:3])
 
 
 def _found_weights(facts: ModelFacts, folder: Path) -> str:
@@ -247,7 +285,12 @@ def _common_model(opened: Sequence[Artifact]) -> ModelFacts:
 
 
 def _identity(model: ModelFacts) -> ModelFacts:
-    """Weights by their hash, where they have one: the same file may be spelled in two ways."""
+    """The model without what may differ between two files of it.
+
+    Weights count by their hash, where they have one: the same file may be spelled in two ways.
+    What was found out about other people's code is compared with the model made again.
+    """
+    model = model.model_copy(update={"state_sha256": None, "probe": ()})
     if model.weights_sha256 is None:
         return model
     return model.model_copy(update={"weights": "", "weights_origin": ""})

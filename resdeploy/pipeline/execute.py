@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -24,7 +24,7 @@ from resdeploy.artifact import (
 from resdeploy.contracts import Notify, Progress, Source
 from resdeploy.errors import ArtifactError
 from resdeploy.gate import judge
-from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline import compare, make, make_int8
 from resdeploy.pipeline.plan import (
     Bench,
@@ -69,27 +69,37 @@ class DriftRecords(Document):
     records: tuple[DriftRecord, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan, the model and the images it needs, before anything is done.
+
+    load_seconds: how long it took to make the model.
+    """
+
+    plan: Plan
+    loaded: LoadedModel
+    load_seconds: float
+    calibration: Source | None
+    evaluation: Source
+    baseline: Baseline | None
+
+
 class Execution:
-    """One run of a plan into the folder `out`."""
+    """One run of what was prepared into the folder `out`."""
 
     def __init__(
-        self,
-        plan: Plan,
-        out: Path,
-        *,
-        calibration: Source | None,
-        evaluation: Source,
-        baseline: Baseline | None,
-        notify: Notify,
-        progress: Progress,
+        self, prepared: Prepared, out: Path, *, notify: Notify, progress: Progress
     ) -> None:
+        plan = prepared.plan
+        self.prepared = prepared
         self.plan = plan
         self.recipe = plan.recipe
+        self.loaded = prepared.loaded
         self.out = out
         self.store = Store(out / STORE)
-        self.calibration = calibration
-        self.evaluation = evaluation
-        self.baseline = baseline
+        self.calibration = prepared.calibration
+        self.evaluation = prepared.evaluation
+        self.baseline = prepared.baseline
         self.notify = notify
         self.progress = progress
         self.threads = plan.recipe.bench.threads or plan.facts.machine.cores
@@ -137,19 +147,22 @@ class Execution:
     def _step(self, step: Step) -> StepResult:
         start = time.perf_counter()
         reused = self._do(step)
+        seconds = time.perf_counter() - start
+        if isinstance(step, Build):
+            seconds += self.prepared.load_seconds
         return StepResult(
             kind=type(step).__name__.lower(),
             label=label_of(step, self.recipe),
             key=step.key,
             reused=reused,
-            seconds=round(time.perf_counter() - start, 3),
+            seconds=round(seconds, 3),
         )
 
     def _do(self, step: Step) -> bool:
         """Do a step or take its stored result; whether it was taken."""
         match step:
-            case Build():
-                _ = self.loaded
+            case Build():  # which the plan could not be made without
+                make.tell_notes(self.loaded, self.notify)
                 return False
             case Export():
                 return self._once(step.key, self._export, self._made)
@@ -202,22 +215,6 @@ class Execution:
 
     def _drifted(self, key: str) -> tuple[DriftRecord, ...]:
         return read_document(self.store.path(key) / _DRIFT, DriftRecords).records
-
-    @cached_property
-    def loaded(self) -> LoadedModel:
-        """The reference model, built once."""
-        recipe = self.recipe
-        loaded = resolve(
-            recipe.model.reference,
-            recipe.weights,
-            seed=recipe.seed,
-            options=recipe.model.options,
-            size=recipe.input.size,
-            progress=self.progress,
-        )
-        for note in loaded.notes:
-            self.notify(note)
-        return loaded
 
     def _export(self, folder: Path) -> None:
         path = folder / _MODEL

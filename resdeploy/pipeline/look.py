@@ -19,9 +19,8 @@ from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.labels import CLASSES, answers_imagenet, imagenet_classes
-from resdeploy.pipeline import compare
+from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.evaluate import candidates_of
-from resdeploy.pipeline.show import show as show
 from resdeploy.records import Manifest, Record
 
 IMAGENET = "imagenet"  # the word for the class names that the package ships
@@ -58,6 +57,7 @@ def predict(
 
     Raises:
         ArtifactError: no sidecar, so nobody knows how to preprocess.
+        UsageError: the model takes a number of channels that no image has.
         DataError: an image cannot be read, or the labels are too few.
     """
     opened = open_artifact(artifact)
@@ -67,6 +67,7 @@ def predict(
             f"no sidecar says how images are preprocessed for {artifact}",
             hint="export it with resdeploy, which writes one, with what it knows",
         )
+    make.require_image_channels(opened.manifest.model, preprocess)
     if opened.manifest.model and not opened.manifest.model.trained:
         notify(f"{artifact} was made from random weights: its answers mean nothing")
     names = _class_names(labels, opened.manifest, notify)

@@ -72,8 +72,14 @@ def require_image_channels(model: ModelFacts | None, preprocess: Preprocess) -> 
     if model is not None and model.in_channels != len(preprocess.channels):
         raise UsageError(
             f"{model.reference} takes {model.in_channels} channels; images have 1 or 3",
-            hint="it can be exported, simplified and timed, but not calibrated or checked here",
+            hint="it can be exported, simplified and timed; calibrate, check, predict need images",
         )
+
+
+def tell_notes(loaded: LoadedModel, notify: Notify) -> None:
+    """Say what the user should know of a model."""
+    for note in loaded.notes:
+        notify(note)
 
 
 def export_file(
@@ -130,12 +136,16 @@ def _graph_checks(model: ir.Model, facts: summary.GraphSummary) -> Checks:
 
 
 def _is_foldable_batchnorm(node: ir.Node) -> bool:
-    """Whether it alone reads what a convolution writes; in v2 blocks the shortcut may, too."""
+    """Whether it alone reads what a convolution of known weights writes.
+
+    In v2 blocks the shortcut may read it, too; standardised weights are computed in the graph.
+    """
     image = node.inputs[0] if node.inputs else None
     producer = None if image is None else image.producer()
     if node.op_type != "BatchNormalization" or image is None or producer is None:
         return False
-    return producer.op_type == "Conv" and len(image.uses()) == 1
+    stored = all(value is None or value.is_initializer() for value in producer.inputs[1:])
+    return producer.op_type == "Conv" and len(image.uses()) == 1 and stored
 
 
 def simplify_file(

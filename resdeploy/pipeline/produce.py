@@ -17,7 +17,7 @@ from resdeploy.formats import FORMATS
 from resdeploy.graph import EMITTERS, summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
-from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
 from resdeploy.pipeline import compare, make, make_int8
 from resdeploy.pipeline.plan import chosen_bits
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
@@ -26,7 +26,6 @@ from resdeploy.records import CalibrationTable, Manifest, ModelOptions, Preproce
 from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
 
 _DEFAULT_INPUT = InputChoice()
-_AS_NAMED = ModelOptions()
 
 
 def export(
@@ -36,7 +35,7 @@ def export(
     weights: str | Path | None = None,
     output: Path | None = None,
     simplify: bool = True,
-    options: ModelOptions = _AS_NAMED,
+    options: ModelOptions = AS_NAMED,
     choice: InputChoice = _DEFAULT_INPUT,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -143,7 +142,7 @@ def quantize(
     weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO,
     on_broken: OnBroken = OnBroken.STOP,
     output: Path | None = None,
-    options: ModelOptions = _AS_NAMED,
+    options: ModelOptions = AS_NAMED,
     choice: InputChoice = _DEFAULT_INPUT,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -257,14 +256,13 @@ def loaded_model(
     weights: str | Path | None,
     notify: Notify,
     *,
-    options: ModelOptions = _AS_NAMED,
+    options: ModelOptions = AS_NAMED,
     size: int | None = None,
     progress: Progress = silent,
 ) -> LoadedModel:
     """The model, with its notes passed on to the user."""
     loaded = resolve(model, weights, options=options, size=size, progress=progress)
-    for note in loaded.notes:
-        notify(note)
+    make.tell_notes(loaded, notify)
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,9 +24,9 @@ from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts, package_versions
 from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.execute import STORE, Execution
+from resdeploy.pipeline.execute import STORE, Execution, Prepared
 from resdeploy.pipeline.make import require_image_channels
-from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, Plan, plan_of
+from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, plan_of
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
 from resdeploy.quantization import OBSERVERS
@@ -37,16 +38,6 @@ from resdeploy.runtimes import RUNTIMES
 RESULTS = "results.json"
 PREVIOUS = "results.previous.json"
 REPORT = "report.html"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A plan and the images it needs, before anything is done."""
-
-    plan: Plan
-    calibration: Source | None
-    evaluation: Source
-    baseline: Baseline | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +90,7 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
     if recipe.data.calibration is not None:
         calibration = _source(recipe, recipe.data.calibration)
         refuse_overlap(calibration, evaluation)
+    start = time.perf_counter()
     loaded = resolve(
         recipe.model.reference,
         recipe.weights,
@@ -107,6 +99,7 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
         size=recipe.input.size,
         progress=progress,
     )
+    load_seconds = time.perf_counter() - start
     choice = InputChoice.model_validate(recipe.input.model_dump(exclude={"batch"}))
     preprocess = chosen_preprocess(loaded.preprocess, choice)
     require_image_channels(loaded.facts, preprocess)
@@ -126,6 +119,8 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
     )
     return Prepared(
         plan=plan_of(recipe, facts),
+        loaded=loaded,
+        load_seconds=load_seconds,
         calibration=calibration,
         evaluation=evaluation,
         baseline=_baseline(recipe),
@@ -200,16 +195,7 @@ def run(
     missing = prepared.plan.recipe.baseline_path
     if missing is not None and prepared.baseline is None:
         notify(f"there is no baseline at {missing}; `resdeploy baseline accept` writes one")
-    execution = Execution(
-        prepared.plan,
-        folder,
-        calibration=prepared.calibration,
-        evaluation=prepared.evaluation,
-        baseline=prepared.baseline,
-        notify=notify,
-        progress=progress,
-    )
-    result = execution.run()
+    result = Execution(prepared, folder, notify=notify, progress=progress).run()
     results = folder / RESULTS
     write_text(results, result.to_json())
     return Finished(

@@ -11,14 +11,13 @@ from pathlib import Path
 
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.errors import UsageError
-from resdeploy.models.reference import outline, resolve
+from resdeploy.models.reference import AS_NAMED, outline, resolve
 from resdeploy.models.summary import TreeRow, tree_of
 from resdeploy.pipeline import make
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.records import ModelOptions, Record
 
 FLOAT_BYTES = 4  # of a float32, which all weights and activations here are
-_AS_NAMED = ModelOptions()
 
 
 class Shown(Record):
@@ -45,7 +44,7 @@ def show(
     model: str,
     *,
     weights: str | Path | None = None,
-    options: ModelOptions = _AS_NAMED,
+    options: ModelOptions = AS_NAMED,
     size: int | None = None,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -64,8 +63,7 @@ def show(
         loaded = outline(model, options=options, size=size)
     else:
         loaded = resolve(model, weights, options=options, size=size, progress=progress)
-    for note in loaded.notes:
-        notify(note)
+    make.tell_notes(loaded, notify)
     preprocess = chosen_preprocess(loaded.preprocess, InputChoice(size=size))
     shape = make.image_shape(loaded.facts.in_channels, preprocess)
     try:

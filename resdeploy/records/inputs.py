@@ -87,6 +87,9 @@ class ModelFacts(Record):
         the model brings its own.
     options: what was asked for beyond the reference, so that the same can be made again.
     weights_origin: where weights came from: a URL, or `hf:ORG/REPO@COMMIT/file`.
+    state_sha256, probe: of a model that is not ours, so that one whose code has changed is
+        known when it is made again: a digest of its state dict and its printed structure, and
+        its first logits for an image of seeded noise of the size that it was made for.
     """
 
     reference: str
@@ -98,6 +101,8 @@ class ModelFacts(Record):
     params: int
     options: ModelOptions = ModelOptions()
     weights_origin: str = ""
+    state_sha256: str | None = None
+    probe: tuple[float, ...] = ()
 
 
 class DataFacts(Record):

@@ -153,13 +153,13 @@ _LAYER_COLUMNS = ("name", "kind", "output", "params#", "MACs#")
 def _totals(fields: Row) -> list[tuple[str, str]]:
     fixed = fields["params"] - fields["trainable_params"]
     elsewhere = fields["params"] - fields["layers"][0]["params"]
-    unused = [("in layers that do not run", text.count_text(elsewhere))] if elsewhere else []
+    unused = [("in modules that were not called", text.count_text(elsewhere))] if elsewhere else []
     return [
         ("parameters", text.count_text(fields["params"])),
         ("trainable", text.count_text(fields["trainable_params"])),
         ("not trainable", text.count_text(fixed)),
         *unused,
-        ("MACs", text.count_text(fields["macs"])),
+        ("MACs of Conv2d and Linear", text.count_text(fields["macs"])),
         *[
             (f"{name} size (MB)", f"{fields[key] / 1e6:.2f}")
             for name, key in (

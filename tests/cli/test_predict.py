@@ -106,6 +106,19 @@ def test_too_few_labels_are_refused(
     assert "imagenet" in said.err
 
 
+def test_images_are_refused_where_the_model_takes_other_channels(
+    cli: Cli, image: Path, tmp_path: Path
+) -> None:
+    from resdeploy import export
+    from resdeploy.records import ModelOptions
+
+    four = ModelOptions(in_channels=4)
+    made = export("resnet20", options=four, output=tmp_path / "four.onnx").path
+    said = cli("predict", made, image)
+    assert said.code == ExitCode.ERROR
+    assert "resnet20 takes 4 channels; images have 1 or 3" in said.err
+
+
 def test_imagenets_names_are_refused_for_other_classes(
     cli: Cli, image: Path, tmp_path: Path
 ) -> None:

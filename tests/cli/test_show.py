@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,44 @@ def test_a_model_is_shown_as_its_options_size_and_weights_make_it(cli: Cli, tmp_
     dilated = json.loads(cli("show", "resnet50", "--output-stride", 8, "--json").out)
     (last,) = (row for row in dilated["layers"] if row["name"] == "layer4")
     assert last["output_shape"] == [2048, 28, 28]
+
+
+TIED = """
+from torch import nn
+
+class Tied(nn.Module):
+    preprocess = {"size": 8}
+    def __init__(self, spare):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3)
+        self.b.weight = self.a.weight
+        self.head = nn.Linear(3, 10)
+        self.spare = nn.Linear(3, 4) if spare else None
+    def forward(self, x):
+        return self.head(self.b(self.a(x)).mean((2, 3)))
+
+def tied():
+    return Tied(spare=False)
+
+def spare():
+    return Tied(spare=True)
+"""
+
+
+def test_the_totals_say_what_is_counted(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are shared count once; those that no layer of the run has, on their own."""
+    (tmp_path / "tied.py").write_text(TIED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    whole = cli("show", "tied:tied").out
+    assert "not called" not in whole
+    assert rows_of(whole)["parameters"] == [str(81 + 3 + 3 + 40)]
+    assert rows_of(whole)["b"][-2] == "3"
+    assert "MACs of Conv2d and Linear" in whole
+    (line,) = [line for line in cli("show", "tied:spare").out.splitlines() if "not called" in line]
+    assert line.split() == ["in", "modules", "that", "were", "not", "called", "16"]
 
 
 def test_images_that_are_too_small_are_refused() -> None:

@@ -25,7 +25,7 @@ from resdeploy.models.probe import state_digest
 from resdeploy.models.reference import LoadedModel, outline, resolve
 from resdeploy.records import ModelOptions, Preprocess
 from resdeploy.words import Interpolation, NormChoice
-from tests.conftest import ROOT, Cli
+from tests.conftest import ROOT, Cli, python_without
 from tests.models.loopback import Hub, Repository
 
 NET = """
@@ -40,6 +40,7 @@ class Net(nn.Module):
         self.model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8))
         self.linear = nn.Linear(8 * (size // 2) ** 2, num_classes)
     def forward(self, x):
+        print("its forward speaks", tuple(x.shape))
         return self.linear(self.model(x).relu().flatten(1))
 
 def build(num_classes=10):
@@ -111,6 +112,60 @@ def pair():
             return x, x
     return Pair()
 
+def squeezes():
+    class Squeezes(Net):
+        def forward(self, x):
+            return super().forward(x).squeeze()
+    return Squeezes(size=224)
+
+def never_alone():
+    class NeverAlone(Net):
+        def forward(self, x):
+            assert len(x) > 1, "no image comes alone"
+            return super().forward(x)
+    return NeverAlone(size=224)
+
+def packed():
+    class Packed(Net):  # as torch.ao.quantization packs integers
+        def get_extra_state(self):
+            return 8, "packed"
+    return Packed()
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head, self.stem = nn.Conv2d(8, 10, 1), nn.Conv2d(3, 8, 3)
+        self.preprocess = {"size": 32}
+    def forward(self, x):
+        return self.head(self.stem(x)).mean((2, 3))
+
+def of_four_channels():
+    return nn.Sequential(nn.Conv2d(4, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        return self._conv_forward(x, self.weight - self.weight.mean((1, 2, 3), True), self.bias)
+
+def standardised():
+    net = build()
+    net.model[0] = Standardised(3, 8, 3, stride=2, padding=1)
+    return net
+
+def weight_normed():
+    net = build()
+    torch.nn.utils.parametrizations.weight_norm(net.model[0])
+    return net
+
+class Late(Net):
+    def forward(self, x):
+        import late
+        return super().forward(x) * late.SCALE
+
+def imports_late():
+    net = Late()
+    net.preprocess = {"size": 32}
+    return net
+
 made = Net()
 """
 
@@ -122,7 +177,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "theirs").mkdir(parents=True)
     (folder / "theirs" / "mymodel.py").write_text(NET)
     (folder / "theirs" / "unsound.py").write_text("import a_package_that_is_not_there")
+    (folder / "late.py").write_text("SCALE = 2")
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     yield folder
     forget()
@@ -130,7 +187,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     """What a new process would not have: the modules of the project."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "theirs"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in ("theirs", "late")]:
         del sys.modules[name]
 
 
@@ -154,7 +211,7 @@ def test_a_callable_gives_a_seeded_module_that_is_not_called_trained(project: Pa
     before, path = torch.random.get_rng_state(), list(sys.path)
     model = theirs("build", seed=4)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert sys.path == path
+    assert sys.path == [*path, str(project)]  # for what it imports when it runs
     facts = model.facts
     assert (facts.reference, facts.weights) == ("theirs.mymodel:build", "random:4")
     assert (facts.trained, facts.weights_sha256) == (False, None)
@@ -174,6 +231,9 @@ def test_what_user_code_prints_is_not_taken_for_the_product(project: Path, cli: 
     assert said.code == ExitCode.DONE, said.err
     assert json.loads(said.out)["path"] == "theirs.mymodel-build.onnx"
     assert "user code speaks" in said.err
+    assert "its forward speaks (1, 3, 32, 32)" in said.err
+    checked = cli("check", "theirs.mymodel-build.onnx", "--data", "synthetic:2", "--json")
+    assert json.loads(checked.out)["drift"][0]["flips"] == 0
     shown = json.loads(cli("show", "theirs.mymodel:build", "--json").out)
     assert [row["name"] for row in shown["layers"]] == ["", "model", "model.0", "model.1", "linear"]
 
@@ -217,7 +277,10 @@ def test_options_that_a_callable_cannot_honour_are_refused(
         ("theirs.mymodel:state", UsageError, "returned a OrderedDict, not a torch", "state_dict"),
         ("theirs.mymodel:half", UsageError, "tensors that are not float32: model", "float()"),
         ("theirs.mymodel:nowhere", UsageError, "on the meta device", "with its weights"),
-        ("theirs.mymodel:features", UsageError, "a tensor [2, 8, 222, 222]; logits", "classif"),
+        ("theirs.mymodel:features", UsageError, "a tensor [1, 8, 222, 222]; logits", "classif"),
+        ("theirs.mymodel:squeezes", UsageError, "one image with a tensor [10]", ".squeeze()"),
+        ("theirs.mymodel:never_alone", ResdeployError, "[1, 3, 224, 224]: it raised Asser", "size"),
+        ("theirs.mymodel:packed", UsageError, "are no tensors: _extra_state (tuple)", "float mod"),
         ("theirs.mymodel:pair", UsageError, "with a tuple; logits", "classifiers"),
         ("theirs.mymodel:for_small_images", ResdeployError, "cannot take images", "--size"),
         ("theirs.mymodel:badly_recorded", UsageError, "preprocess of theirs.mymodel", "crop"),
@@ -231,7 +294,7 @@ def test_code_that_gives_no_model_is_said_to_be_theirs(
     assert type(raised.value) is kind
     assert said in raised.value.message
     assert hint in raised.value.hint
-    assert str(project) not in sys.path
+    assert sys.path[0] != str(project)
 
 
 def test_the_size_that_is_asked_for_is_the_one_that_is_tried(project: Path, cli: Cli) -> None:
@@ -239,6 +302,25 @@ def test_the_size_that_is_asked_for_is_the_one_that_is_tried(project: Path, cli:
     said = cli("export", "theirs.mymodel:for_small_images", "--size", 32, "-o", "m.onnx")
     assert said.code == ExitCode.DONE, said.err
     assert cli("bench", "m.onnx", "--rounds", 5).code == ExitCode.DONE
+
+
+def test_what_a_module_imports_when_it_runs_is_found(project: Path, cli: Cli) -> None:
+    said = cli("export", "theirs.mymodel:imports_late", "-o", "m.onnx")
+    assert said.code == ExitCode.DONE, said.err
+
+
+def test_the_channels_are_those_of_the_declared_images(project: Path) -> None:
+    """Else those of the first convolution, which is not always the one that runs first."""
+    assert theirs("HeadFirst").facts.in_channels == 3
+    assert theirs("of_four_channels").facts.in_channels == 4
+
+
+@pytest.mark.parametrize("name", ["standardised", "weight_normed"])
+def test_weights_that_are_computed_may_come_before_a_batchnorm(
+    project: Path, cli: Cli, name: str
+) -> None:
+    said = cli("export", f"theirs.mymodel:{name}", "-o", "m.onnx")
+    assert said.code == ExitCode.DONE, said.err
 
 
 def test_images_are_prepared_as_the_module_says(project: Path) -> None:
@@ -251,31 +333,6 @@ def test_images_are_prepared_as_the_module_says(project: Path) -> None:
     assert usual.preprocess == Preprocess(size=224, resize=256, crop=224)
     assert "does not say how its images are prepared" in usual.notes[-1]
     assert not any("does not say" in note for note in theirs("build").notes)
-
-
-def test_own_weights_are_known_again_and_changed_ones_refused(project: Path, cli: Cli) -> None:
-    said = cli("export", "theirs.mymodel:trained", "--weights", "own", "-o", "m.onnx", "--json")
-    assert said.code == ExitCode.DONE, said.err
-    facts = json.loads(said.out)["model"]
-    assert facts["trained"] is True
-    assert facts["weights_sha256"] == state_digest(theirs("trained").module)
-    check = ("check", "m.onnx", "--data", "embedded:digits-evaluation", "--samples", 5, "--json")
-    assert json.loads(program(*check, cwd=project).stdout)["drift"][0]["flips"] == 0
-    (project / "theirs" / "mymodel.py").write_text(NET.replace("std=0.02", "std=0.025"))
-    said = program(*check, cwd=project)
-    assert said.returncode == ExitCode.ERROR
-    assert said.stdout == ""
-    assert "theirs.mymodel:trained has changed" in said.stderr
-
-
-def test_a_changed_architecture_is_refused_where_no_hash_tells(project: Path, cli: Cli) -> None:
-    assert cli("export", "theirs.mymodel:build", "-o", "m.onnx").code == ExitCode.DONE
-    wider = NET.replace("2d(3, 8, 3,", "2d(3, 8, 5,").replace("padding=1", "padding=2")
-    (project / "theirs" / "mymodel.py").write_text(wider)
-    forget()
-    said = cli("bench", "m.onnx")
-    assert said.code == ExitCode.ERROR
-    assert "is not the model that m.onnx was made from: params" in said.err
 
 
 def test_weights_in_a_file_are_loaded_key_by_key(project: Path) -> None:
@@ -307,65 +364,16 @@ def test_a_digest_depends_on_names_kinds_shapes_and_values() -> None:
     assert digest(a=one) == digest(a=torch.ones(3, 2).T)
 
 
-RECIPE = """
-schema = 1
-name = "theirs"
-model = { reference = "theirs.mymodel:build", weights = "WEIGHTS", num_classes = 10 }
-targets = [{ name = "a", format = "onnx", precision = "fp32", runtime = "ort" }]
-data = { evaluation = { synthetic = 4 } }
-"""
-
-
-@pytest.mark.parametrize("weights", ["random", "own"])
-@pytest.mark.parametrize(
-    ("old", "new"), [("std=0.02", "std=0.025"), ("nn.BatchNorm2d(8)", "nn.Identity()"), (
-        "x).relu()", "x).tanh()")],
-    ids=["not-built", "layer", "activation"],
-)  # fmt: skip
-def test_other_code_is_exported_again(project: Path, weights: str, old: str, new: str) -> None:
-    from resdeploy.pipeline.run import prepare
-
-    recipe = project / "recipe.toml"
-    recipe.write_text(RECIPE.replace("WEIGHTS", weights))
-
-    def keys() -> list[str]:
-        forget()
-        return [step.key for step in prepare(recipe).plan.steps]
-
-    before = keys()
-    assert keys() == before
-    (project / "theirs" / "mymodel.py").write_text(NET.replace(old, new))
-    after = keys()
-    assert (after == before) is (old == "std=0.02")  # which `build` does not come by
-    assert set(after).isdisjoint(before) or after == before
-
-
 # --- timm and torchvision ---------------------------------------------------------------
 
 
-def without(*absent: str) -> str:
-    """Code after which packages cannot be found, as where they are not installed."""
-    return (
-        "import sys\n"
-        "from importlib.machinery import PathFinder\n"
-        "class Without(PathFinder):\n"
-        "    @classmethod\n"
-        "    def find_spec(cls, name, path=None, target=None):\n"
-        f"        absent = name.split('.')[0] in {absent!r}\n"
-        "        return None if absent else super().find_spec(name, path, target)\n"
-        "sys.meta_path[sys.meta_path.index(PathFinder)] = Without\n"
-    )
-
-
 def test_a_missing_extra_is_named() -> None:
-    code = without("timm", "torchvision") + (
+    code = (
         "from resdeploy.cli.app import exit_code_of\n"
         "for name in ('timm:resnet50d', 'torchvision:resnet50'):\n"
         "    assert exit_code_of(['export', name]) == 2\n"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    child = python_without(("timm", "torchvision"), code)
     assert child.returncode == 0, child.stderr
     assert "timm:resnet50d needs the package 'timm'" in child.stderr
     assert "torchvision:resnet50 needs the package 'torchvision'" in child.stderr

@@ -75,6 +75,16 @@ def test_a_layer_that_runs_twice_costs_twice_but_is_stored_once() -> None:
     )
 
 
+def test_weights_that_two_layers_share_are_counted_once() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)).eval()
+    model[1].weight = model[0].weight
+    top, first, second = tree_of(model, (3, 4, 4))
+    assert top.params == sum(parameter.numel() for parameter in model.parameters()) == 81 + 3 + 3
+    assert (first.params, second.params) == (81 + 3, 3)
+    assert (first.macs, second.macs) == (16 * 81, 16 * 81)
+    assert not second.recursive
+
+
 class Net(nn.Module):
     """Modules in a list, one of them in two places and run twice, one that never runs."""
 

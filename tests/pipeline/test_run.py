@@ -21,7 +21,7 @@ from resdeploy.artifact import open_artifact, read_document
 from resdeploy.errors import DataError, ExitCode, MissingExtraError, RecipeError
 from resdeploy.pipeline.run import prepare
 from resdeploy.records import RunResult, TargetStatus, Verdict
-from tests.conftest import ROOT, Cli
+from tests.conftest import ROOT, Cli, python_without
 from tests.pipeline.conftest import AGREES, write_recipe
 
 ARTIFACTS = ("onnx-fp32.onnx", "ort-int8.onnx")
@@ -271,30 +271,13 @@ def test_dry_run_prints_the_steps_and_writes_nothing(
     assert [step["cached"] for step in document["steps"]] == [False, *[True] * 5, False]
 
 
-def without_package(module: str, code: str) -> subprocess.CompletedProcess[str]:
-    """Run `code` in a process where `module` cannot be found, as where it is not installed."""
-    blocker = (
-        "import sys\n"
-        "from importlib.machinery import PathFinder\n"
-        "class Without(PathFinder):\n"
-        "    @classmethod\n"
-        "    def find_spec(cls, name, path=None, target=None):\n"
-        f"        absent = name.split('.')[0] == {module!r}\n"
-        "        return None if absent else super().find_spec(name, path, target)\n"
-        "sys.meta_path[sys.meta_path.index(PathFinder)] = Without\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", blocker + code], capture_output=True, text=True, check=False
-    )
-
-
 def test_a_missing_report_extra_is_said_and_the_verdict_stands(tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path), tmp_path / "out"
     code = (
         "from resdeploy.cli.app import exit_code_of\n"
         f"sys.exit(exit_code_of(['run', {str(recipe)!r}, '--out', {str(out)!r}]))"
     )
-    said = without_package("jinja2", code)
+    said = python_without(("jinja2",), code)
     assert said.returncode == ExitCode.DONE, said.stderr
     assert "resdeploy[report]" in said.stderr
     assert not (out / "report.html").exists()

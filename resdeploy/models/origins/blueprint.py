@@ -84,6 +84,10 @@ class Blueprint(Protocol):
         """Whether making the module may put trained weights into it."""
         ...
 
+    def code(self) -> str:
+        """What names the code behind the module, once that has run; empty for our own models."""
+        ...
+
 
 def refuse(options: ModelOptions, names: tuple[str, ...], why: str) -> None:
     """Refuse those of `names` that were asked for.

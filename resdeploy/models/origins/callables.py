@@ -1,7 +1,8 @@
 """A user's own models: `package.module:callable` enters, its blueprint leaves.
 
-This is the one place that runs code of the user's. The working directory is on the import
-path while it does, as with `python -m`, and what that code prints goes to stderr.
+This is the one place that imports code of the user's. The working directory is first on the
+import path meanwhile, as with `python -m`, and last afterwards: a module may import more when
+it runs, but nothing of ours is to be found there instead.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from resdeploy.errors import (
     ResdeployError,
@@ -29,12 +29,22 @@ from resdeploy.errors import (
     near_names,
 )
 from resdeploy.models.origins.blueprint import Made, Published, refuse_family_options, seeded
+from resdeploy.models.origins.sources import (
+    digest_of_sources,
+    file_of,
+    is_in_working_directory,
+)
 from resdeploy.models.origins.table import ORIGINS
 from resdeploy.models.weights.checkpoint import Checkpoint
 from resdeploy.models.weights.hub import preprocess_of
 from resdeploy.records import ModelOptions, Preprocess
 
 IMAGENET = Preprocess(size=224, resize=256, crop=224)
+AS_USUAL = (
+    "{model} does not say how its images are prepared: ImageNet's usual way is taken (256 to 224 "
+    "pixels, bilinear); --size, --crop-pct, --interpolation, --mean and --std say otherwise, or "
+    "an attribute `preprocess` of the module"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +70,14 @@ class CallableBlueprint:
             with seeded(seed or 0):
                 made: object = function(**arguments)
         module = _checked(made, self.reference)
-        preprocess, more = _preprocess_of(module, self.reference)
+        declared = _declared(module, self.reference)
+        found = declared or _of_timm_s_config(module)
         return Made(
             module=module.cpu().eval(),
-            preprocess=preprocess,
-            in_channels=self.options.in_channels or _in_channels(module, preprocess),
+            preprocess=found or IMAGENET,
+            in_channels=self.options.in_channels or _in_channels(module, declared),
             num_classes=None,
-            notes=(*notes, *more),
+            notes=notes if found else (*notes, AS_USUAL.format(model=self.reference)),
         )
 
     def fitted(self, checkpoint: Checkpoint) -> CallableBlueprint:
@@ -83,6 +94,10 @@ class CallableBlueprint:
     def published(self) -> dict[str, Published]:
         """Nothing."""
         return {}
+
+    def code(self) -> str:
+        """A digest of the sources that are the user's own."""
+        return digest_of_sources(self.reference.partition(":")[0])
 
     def _arguments(self, function: Callable[..., Any]) -> dict[str, int]:
         """The options, as keyword arguments that the callable must have."""
@@ -133,8 +148,7 @@ def _user_code(reference: str) -> Iterator[None]:
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
+        yield
     except ResdeployError:
         raise
     except (Exception, SystemExit) as error:
@@ -145,6 +159,8 @@ def _user_code(reference: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):  # the code may have tidied it away itself
             sys.path.remove(folder)
+    if folder not in sys.path:
+        sys.path.append(folder)
 
 
 def _shown(error: BaseException) -> str:
@@ -166,9 +182,10 @@ def _found(reference: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
             f"{reference} is a {type(value).__name__}, not a function that returns a module",
             hint=f"write one: def build(): return {name}",
         )
-    file = Path(getattr(module, "__file__", None) or os.devnull)
-    here = file.resolve().is_relative_to(Path.cwd())
-    return value, (f"{module_name} was found in the working directory: {file}",) if here else ()
+    file = file_of(module)
+    if file is None or not is_in_working_directory(file):
+        return value, ()
+    return value, (f"{module_name} was found in the working directory: {file}",)
 
 
 def _imported(name: str, reference: str) -> Any:
@@ -205,8 +222,8 @@ def _checked(made: object, reference: str) -> nn.Module:
             f"{reference} returned a {type(made).__name__}, not a torch.nn.Module",
             hint="let it return the module itself, not its state_dict or a tuple",
         )
-    tensors = made.state_dict().items()
-    unmade = [key for key, tensor in tensors if tensor.is_meta]
+    tensors = _tensors(made, reference)
+    unmade = [key for key, tensor in tensors.items() if tensor.is_meta]
     if unmade:
         raise UsageError(
             f"{reference} returned a module without memory: {listed(unmade, 3)} on the meta device",
@@ -214,7 +231,7 @@ def _checked(made: object, reference: str) -> nn.Module:
         )
     others = [
         f"{key} ({str(tensor.dtype).removeprefix('torch.')})"
-        for key, tensor in tensors
+        for key, tensor in tensors.items()
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32
     ]
     if others:
@@ -226,37 +243,53 @@ def _checked(made: object, reference: str) -> nn.Module:
     return made
 
 
-def _in_channels(module: nn.Module, preprocess: Preprocess) -> int:
-    """The channels that the first convolution takes; those of the images where there is none."""
+def _tensors(module: nn.Module, reference: str) -> dict[str, Tensor]:
+    """The state dict, if it is made of tensors; that of a quantized module is not."""
+    state: dict[str, object] = module.state_dict()
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    others = [f"{key} ({type(state[key]).__name__})" for key in state if key not in tensors]
+    if others:
+        raise UsageError(
+            f"{reference} returned a module whose state_dict holds {len(others)} entries that "
+            f"are no tensors: {listed(others, 3)}",
+            hint="let it return the float module; `resdeploy quantize` makes integers of it",
+        )
+    return tensors
+
+
+def _in_channels(module: nn.Module, declared: Preprocess | None) -> int:
+    """The channels of the images that are declared, else those of the first convolution."""
+    if declared is not None:
+        return len(declared.channels)
     first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
-    return len(preprocess.channels) if first is None else first.in_channels
+    return len(IMAGENET.channels) if first is None else first.in_channels
 
 
-def _preprocess_of(module: nn.Module, reference: str) -> tuple[Preprocess, tuple[str, ...]]:
-    """What the module says of itself, else ImageNet's usual preprocessing and a note."""
+def _declared(module: nn.Module, reference: str) -> Preprocess | None:
+    """The module's attribute `preprocess`, where it is a record or has the fields of one."""
     own = getattr(module, "preprocess", None)
     if isinstance(own, Preprocess):
-        return own, ()
-    if isinstance(own, Mapping):
-        try:
-            return Preprocess.model_validate(dict(own)), ()
-        except ValidationError as error:
-            reasons = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-                for problem in error.errors()
-            )
-            raise UsageError(
-                f"the attribute preprocess of {reference} cannot be: {reasons}",
-                hint=f"its keys are {listed(Preprocess.model_fields)}",
-            ) from error
+        return own
+    if not isinstance(own, Mapping):
+        return None
+    try:
+        return Preprocess.model_validate(dict(own))
+    except ValidationError as error:
+        reasons = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        )
+        raise UsageError(
+            f"the attribute preprocess of {reference} cannot be: {reasons}",
+            hint=f"its keys are {listed(Preprocess.model_fields)}",
+        ) from error
+
+
+def _of_timm_s_config(module: nn.Module) -> Preprocess | None:
+    """What timm wrote into a module; of its channels before they were changed, so not of those."""
     for name in ("pretrained_cfg", "default_cfg"):
         config = getattr(module, name, None)
         if isinstance(config, Mapping):
             found = preprocess_of({"pretrained_cfg": dict(config)})
             if found is not None:
-                return found, ()
-    return IMAGENET, (
-        f"{reference} does not say how its images are prepared: ImageNet's usual way is taken "
-        "(256 to 224 pixels, bilinear); --size, --crop-pct, --interpolation, --mean and --std "
-        "say otherwise, or an attribute `preprocess` of the module",
-    )
+                return found
+    return None

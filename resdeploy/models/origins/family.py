@@ -61,6 +61,10 @@ class FamilyBlueprint:
             for row in known_weights(self.reference)
         }
 
+    def code(self) -> str:
+        """Nothing: the version of resdeploy names it."""
+        return ""
+
 
 def blueprint_of(name: str, options: ModelOptions) -> FamilyBlueprint:
     """The blueprint of a variant.

@@ -80,6 +80,10 @@ class TimmBlueprint:
         """Nothing: timm's weights are taken from their repositories."""
         return {}
 
+    def code(self) -> str:
+        """The version of timm."""
+        return f"timm {timm.__version__}"
+
 
 def _key(layer: str | tuple[str, ...] | None) -> str:
     """The state-dict key of a layer's weights; of the first where there are several."""

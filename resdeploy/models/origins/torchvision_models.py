@@ -76,6 +76,10 @@ class TorchvisionBlueprint:
         rows = sorted(tags, key=lambda row: row is not default)
         return {f"torchvision:{row.name}": _published(row) for row in rows}
 
+    def code(self) -> str:
+        """The version of torchvision."""
+        return f"torchvision {torchvision.__version__}"
+
 
 IMAGENET = Preprocess(size=224, resize=256, crop=224)
 
