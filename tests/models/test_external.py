@@ -335,6 +335,12 @@ def test_images_are_prepared_as_the_module_says(project: Path) -> None:
     assert not any("does not say" in note for note in theirs("build").notes)
 
 
+def test_own_weights_do_not_depend_on_the_seed_of_a_recipe(project: Path) -> None:
+    """`check` knows no recipe, and has to make the same module from the sidecar."""
+    one, two = (resolve("theirs.mymodel:build", "own", seed=seed) for seed in (0, 1))
+    assert one.facts.weights_sha256 == two.facts.weights_sha256
+
+
 def test_weights_in_a_file_are_loaded_key_by_key(project: Path) -> None:
     """Even where the module's own names look like a wrapper's or an old one's."""
     source = theirs("trained", "own")

@@ -35,9 +35,13 @@ class RandomWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnWeights:
-    """The weights that whoever makes the module puts into it, which are trained ones."""
+    """The weights that whoever makes the module puts into it, which are trained ones.
 
-    seed: int
+    Made with one seed, whatever a recipe's is: no seed is on record, and all commands must make
+    the same module.
+    """
+
+    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +128,7 @@ def _own(rest: str, asked: Asked) -> OwnWeights:
             f"{asked.blueprint.reference} has no weights of its own",
             hint="'own' is for a model that is a package.module:callable",
         )
-    return OwnWeights(seed=asked.seed)
+    return OwnWeights()
 
 
 def _embedded(rest: str, asked: Asked) -> TrainedWeights:
