@@ -25,7 +25,7 @@ from resdeploy.contracts import Notify, Progress, Source
 from resdeploy.errors import ArtifactError
 from resdeploy.gate import judge
 from resdeploy.models.reference import LoadedModel
-from resdeploy.pipeline import compare, make, make_int8
+from resdeploy.pipeline import compare, make, make_int8, make_simplified
 from resdeploy.pipeline.plan import (
     Bench,
     Build,
@@ -169,7 +169,7 @@ class Execution:
             case Simplify():
                 reused = self._once(step.key, lambda to: self._simplify(step, to), self._made)
                 if reused:
-                    make.tell_unsimplified(self._made(step.key)[1], self.notify)
+                    make_simplified.tell_unsimplified(self._made(step.key)[1], self.notify)
                 return reused
             case Calibrate():
                 reused = self._once(step.key, lambda to: self._calibrate(step, to), self._table)
@@ -230,7 +230,7 @@ class Execution:
     def _simplify(self, step: Simplify, folder: Path) -> None:
         source, manifest = self._made(step.graph)
         path = folder / _MODEL
-        simplified = make.simplify_file(source, manifest, path, notify=self.notify)
+        simplified = make_simplified.simplify_file(source, manifest, path, notify=self.notify)
         write_text(sidecar_path(path), simplified.to_json())
 
     def _calibrate(self, step: Calibrate, folder: Path) -> None:

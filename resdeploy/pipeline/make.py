@@ -7,16 +7,15 @@ final name is the caller's business (`artifact.publish`).
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import onnx_ir as ir
 
-from resdeploy.artifact import Artifact, sha256_of_file
+from resdeploy.artifact import sha256_of_file
 from resdeploy.contracts import Notify
-from resdeploy.errors import ChildFailedError, GraphError, UsageError, VerificationError
+from resdeploy.errors import UsageError
 from resdeploy.formats.onnx import BATCH, INPUT, OPSET, OUTPUT, onnx_from_module
-from resdeploy.graph import simplify, summary
+from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
@@ -35,8 +34,6 @@ Checks = tuple[Check, ...]
 
 # Verification is about numbers, not speed; one thread keeps it the same on every machine.
 THREADS = 1
-
-_NOT_SIMPLIFIED = "not simplified: "
 
 Shape = tuple[int, int, int]
 
@@ -146,73 +143,6 @@ def _is_foldable_batchnorm(node: ir.Node) -> bool:
         return False
     stored = all(value is None or value.is_initializer() for value in producer.inputs[1:])
     return producer.op_type == "Conv" and len(image.uses()) == 1 and stored
-
-
-def simplify_file(
-    source: Artifact,
-    manifest: Manifest,
-    path: Path,
-    *,
-    notify: Notify,
-    timeout_s: float = simplify.TIMEOUT_S,
-    module: str = simplify.CHILD,
-) -> Manifest:
-    """Simplify with onnxsim in a child process; where that fails, say so and copy the source.
-
-    A graph that answers differently, lost a name or its dynamic batch counts as a failure.
-    """
-    shape = graph_image_shape(manifest)
-    try:
-        simplify.simplify_in_child(source.path, path, timeout_s=timeout_s, module=module)
-        checks = _equality_checks(source.path, path, shape, manifest.batch)
-        verify.require(checks, "the simplified graph", "the unsimplified graph is used")
-        note = "onnxsim"
-    except (ChildFailedError, GraphError, VerificationError) as error:
-        note = f"{_NOT_SIMPLIFIED}{error.message}"
-        shutil.copyfile(source.path, path)
-        checks = _equality_checks(source.path, path, shape, manifest.batch)
-    step = HistoryStep(
-        step="simplify",
-        tools=package_versions(["onnxsim", "onnxruntime"]),
-        source_sha256=source.sha256,
-        nodes=summary.summary_of(read_model(path)).nodes,
-        notes=(note,),
-    )
-    simplified = manifest.model_copy(
-        update={
-            "sha256": sha256_of_file(path),
-            "size_bytes": path.stat().st_size,
-            "verification": merged_checks(manifest.verification, checks, "simplify"),
-            "history": (*manifest.history, step),
-        }
-    )
-    tell_unsimplified(simplified, notify)
-    return simplified
-
-
-def tell_unsimplified(manifest: Manifest, notify: Notify) -> None:
-    """Say that, and why, a graph could not be simplified."""
-    for note in (note for step in manifest.history for note in step.notes):
-        if note.startswith(_NOT_SIMPLIFIED):
-            notify(f"{note}; the unsimplified graph is used")
-
-
-def _equality_checks(
-    source: Path, result: Path, shape: Shape, batch: BatchProfile | None
-) -> Checks:
-    before, after = summary.summary_of(read_model(source)), summary.summary_of(read_model(result))
-    with (
-        OrtRunner(source, threads=THREADS) as reference,
-        OrtRunner(result, threads=THREADS) as candidate,
-    ):
-        checks = verify.agreement_checks(
-            reference.run, candidate.run, shape, verify.SIMPLIFY, verify.batches_of(batch)
-        )
-    same = (before.inputs, before.outputs) == (after.inputs, after.outputs)
-    return (
-        *checks,
-        verify.condition("same-inputs-outputs", same, "names, types, shapes and dynamic batch"),
-    )
 
 
 def merged_checks(earlier: Checks, checks: Checks, step: str) -> Checks:

@@ -18,7 +18,7 @@ from resdeploy.graph import EMITTERS, summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
-from resdeploy.pipeline import compare, make, make_int8
+from resdeploy.pipeline import compare, make, make_int8, make_simplified
 from resdeploy.pipeline.plan import chosen_bits
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
 from resdeploy.quantization import OBSERVERS
@@ -99,7 +99,7 @@ def _float_file(
         return exported, manifest
     source = Artifact(path=exported, sha256=manifest.sha256, manifest=manifest)
     simplified = folder / "simplified.onnx"
-    return simplified, make.simplify_file(source, manifest, simplified, notify=notify)
+    return simplified, make_simplified.simplify_file(source, manifest, simplified, notify=notify)
 
 
 def simplify(
@@ -120,7 +120,9 @@ def simplify(
     path = _output_path(path, ".onnx", source)
     with scratch_folder() as folder:
         made = folder / "simplified.onnx"
-        return publish(made, path, make.simplify_file(artifact, manifest, made, notify=notify))
+        return publish(
+            made, path, make_simplified.simplify_file(artifact, manifest, made, notify=notify)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,10 +13,11 @@ import pytest
 from resdeploy.artifact import Artifact, sha256_of_file
 from resdeploy.errors import ChildFailedError
 from resdeploy.graph.files import read_model
-from resdeploy.graph.simplify import simplify_in_child
+from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, simplify_in_child
 from resdeploy.graph.summary import summary_of
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.make import export_file, simplify_file
+from resdeploy.pipeline.make import export_file
+from resdeploy.pipeline.make_simplified import simplify_file
 from resdeploy.records import Manifest
 from tests.graph import tools
 
@@ -66,7 +67,7 @@ def test_onnxsim_keeps_the_answers_and_drops_nodes(exported: Exported, tmp_path:
     source, result = exported.artifact.path, tmp_path / "simplified.onnx"
     manifest = simplify_file(exported.artifact, exported.manifest, result, notify=heard.append)
     assert heard == []
-    assert manifest.history[-1].notes == ("onnxsim",)
+    assert manifest.history[-1].notes[-1] == "onnxsim"
     assert manifest.sha256 == sha256_of_file(result)
     assert summary_of(read_model(result)).nodes < summary_of(read_model(source)).nodes
     images = tools.noise(3, 3, 32, 32)
@@ -86,9 +87,7 @@ def test_onnxsim_keeps_the_answers_and_drops_nodes(exported: Exported, tmp_path:
 )
 def test_a_child_that_fails_is_named(tmp_path: Path, child: str, said: str) -> None:
     with pytest.raises(ChildFailedError, match=said):
-        simplify_in_child(
-            tmp_path / "in.onnx", tmp_path / "out.onnx", module=f"{CHILDREN}.{child}", timeout_s=60
-        )
+        simplify_in_child(tmp_path / "in.onnx", tmp_path / "out.onnx", module=f"{CHILDREN}.{child}")
 
 
 @pytest.mark.parametrize("child", ["hangs", "leaves_helper"])
@@ -96,7 +95,12 @@ def test_a_timeout_ends_the_child_and_all_it_started(tmp_path: Path, child: str)
     result = tmp_path / "out.onnx"
     start = time.monotonic()
     with pytest.raises(ChildFailedError, match=r"ran longer than 3 s and was stopped"):
-        simplify_in_child(tmp_path / "in.onnx", result, module=f"{CHILDREN}.{child}", timeout_s=3)
+        simplify_in_child(
+            tmp_path / "in.onnx",
+            result,
+            module=f"{CHILDREN}.{child}",
+            limits=Limits(timeout_s=3),
+        )
     assert time.monotonic() - start < 30
     assert ended(Path(f"{result}.pids"))
 
@@ -115,6 +119,26 @@ def test_a_timeout_ends_the_child_and_all_it_started(tmp_path: Path, child: str)
 def test_a_bad_simplification_is_not_used_and_everybody_is_told(
     exported: Exported, tmp_path: Path, child: str, said: str
 ) -> None:
+    bad = Simplifier(name="bad", package="onnx", module=f"{CHILDREN}.{child}")
+    heard: list[str] = []
+    result = tmp_path / "simplified.onnx"
+    manifest = simplify_file(
+        exported.artifact, exported.manifest, result, notify=heard.append, simplifiers=(bad,)
+    )
+    assert manifest.sha256 == sha256_of_file(result)
+    *_, note, used = manifest.history[-1].notes
+    assert note.startswith("bad was not used: ")
+    assert said in note
+    assert used == "the passes alone"
+    assert heard == [note]
+    assert all(check.passed for check in manifest.verification)
+
+
+def test_where_one_simplifier_fails_the_next_one_takes_over(
+    exported: Exported, tmp_path: Path
+) -> None:
+    bad = Simplifier(name="bad", package="onnx", module=f"{CHILDREN}.changes_weight")
+    onnxscript = SIMPLIFIERS["onnxscript's optimizer"]
     heard: list[str] = []
     result = tmp_path / "simplified.onnx"
     manifest = simplify_file(
@@ -122,15 +146,21 @@ def test_a_bad_simplification_is_not_used_and_everybody_is_told(
         exported.manifest,
         result,
         notify=heard.append,
-        module=f"{CHILDREN}.{child}",
+        simplifiers=(bad, onnxscript),
     )
-    assert result.read_bytes() == exported.artifact.path.read_bytes()
-    assert (manifest.sha256, manifest.size_bytes) == (
-        exported.manifest.sha256,
-        result.stat().st_size,
-    )
-    (note,) = manifest.history[-1].notes
-    assert note.startswith("not simplified: ")
-    assert said in note
-    assert heard == [f"{note}; the unsimplified graph is used"]
-    assert all(check.passed for check in manifest.verification)
+    assert manifest.history[-1].notes[-1] == onnxscript.name
+    assert "onnxscript" in manifest.history[-1].tools
+    assert len(heard) == 1
+    operators = summary_of(read_model(result)).operators
+    assert not {"Identity", "Constant", "BatchNormalization"} & set(operators)
+
+
+@pytest.mark.parametrize("row", SIMPLIFIERS, ids=lambda row: row.name)
+def test_a_simplifier_that_wants_too_much_memory_is_stopped(
+    exported: Exported, tmp_path: Path, row: Simplifier
+) -> None:
+    limits = Limits(memory_bytes=1 << 20)
+    with pytest.raises(ChildFailedError, match=r"failed with exit code|killed by"):
+        simplify_in_child(
+            exported.artifact.path, tmp_path / "out.onnx", module=row.module, limits=limits
+        )

@@ -1,0 +1,49 @@
+"""A PyTorch module in, a pt2 file (torch.export) out, for batches within bounds.
+
+The file needs PyTorch alone, not this package nor the classes of the module.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import torch
+
+from resdeploy.errors import VerificationError
+
+
+def pt2_from_module(
+    module: torch.nn.Module,
+    path: Path,
+    *,
+    image_shape: tuple[int, int, int],
+    batch: tuple[int, int],
+) -> None:
+    """Export `module`, in eval mode, to `path`.
+
+    batch: the least and the greatest batch that the program takes; others it refuses.
+
+    Raises:
+        VerificationError: torch.export cannot express the module, or its batch cannot vary.
+    """
+    least, greatest = batch
+    # An example of one image would be taken for a batch that is always one.
+    example = torch.zeros(min(max(2, least), greatest), *image_shape)
+    varying = torch.export.Dim("batch", min=least, max=greatest)
+    shapes = ({0: varying if least < greatest else None},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own internals
+        try:
+            program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+        except Exception as error:  # its errors have no common base
+            first = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise VerificationError(
+                f"torch.export failed on images {list(image_shape)}: {first}",
+                hint="the model may branch on the values or the number of its images",
+            ) from error
+        # In memory first: the names inside the archive are then the same for every path.
+        written = io.BytesIO()
+        torch.export.save(program, written)
+    path.write_bytes(written.getbuffer())

@@ -1,0 +1,27 @@
+"""The passes over a float graph, in the order in which they run. A model enters and leaves simpler.
+
+A pass changes the model in place and says what it did. None runs a graph, and each keeps the
+names, types and shapes of the inputs and outputs. The file of a pass opens with its algebra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from resdeploy.graph.passes.clean import clean
+from resdeploy.graph.passes.facts import PassFacts
+from resdeploy.graph.passes.fold_batchnorm import fold_batchnorm
+from resdeploy.graph.passes.mean_to_pool import mean_to_pool
+
+PASSES: dict[str, Callable[[ir.Model], PassFacts]] = {
+    "clean": clean,  # first, because the others look for initializers
+    "fold-batchnorm": fold_batchnorm,
+    "mean-to-pool": mean_to_pool,
+}
+
+
+def apply_passes(model: ir.Model) -> dict[str, PassFacts]:
+    """Run every pass once; what each did, by its name."""
+    return {name: run(model) for name, run in PASSES.items()}
