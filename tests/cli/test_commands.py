@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,25 +23,6 @@ COMMANDS = (
     "models", "show", "export", "simplify", "quantize", "check", "bench", "run", "gate",
     "report", "predict", "inspect", "doctor", "baseline",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from resdeploy import export
-
-    folder = tmp_path_factory.mktemp("export")
-    return export("resnet20", weights="embedded:digits", output=folder / "m.onnx").path
-
-
-@pytest.fixture(scope="module")
-def quantized(exported: Path) -> Path:
-    from resdeploy import quantize
-
-    made = quantize(
-        str(exported), data="embedded:digits-calibration", output=exported.with_name("q.onnx")
-    )
-    assert made.table == exported.with_name("q.calibration.json")
-    return made.artifact.path
 
 
 def test_help_names_every_command_and_every_command_has_help(cli: Cli) -> None:
@@ -248,22 +224,6 @@ def test_weights_are_found_beside_an_artifact_that_moved(
     assert json.loads(said.out)["drift"][0]["flips"] == 0
 
 
-def test_ending_a_command_clears_what_it_began(tmp_path: Path) -> None:
-    """SIGTERM is how a service manager or `timeout` stops a program."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "resdeploy", "export", "resnet110", "-o", "m.onnx", "--quiet"],
-        cwd=tmp_path, env={**os.environ, "TMPDIR": str(scratch)}, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    while child.poll() is None and not any(scratch.glob("resdeploy-*")):
-        time.sleep(0.01)
-    child.terminate()
-    assert child.wait() == 128 + signal.SIGTERM
-    assert list(scratch.glob("resdeploy-*")) == []
-    assert list(tmp_path.iterdir()) == [scratch]
-
-
 def test_predict_gives_the_class_that_check_counts(
     cli: Cli, exported: Path, tmp_path: Path
 ) -> None:
@@ -296,155 +256,3 @@ def test_listings_have_the_records_field_names(cli: Cli) -> None:
     assert sum(row["macs"] for row in rows if row["leaf"]) == rows[0]["macs"] == layers["macs"]
     assert sum(row["own_params"] for row in rows) == layers["params"] == 11_689_512
     assert cli("doctor", "--json").code == ExitCode.DONE
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["export", "resnet51"], ["resnet51", "resnet50"]),
-        (["export", "resnet20", "--format", "onx"], ["onx", "onnx"]),
-        (["export", "resnet20", "--weights", "absent.pth"], ["absent.pth"]),
-        (["export", "resnet20", "--mean", "a,b"], ["--mean", "a,b"]),
-        (["export", "resnet20", "-o", "{file}/x.onnx"], ["cannot write"]),
-        (["export", "resnet20", "--bogus"], ["--bogus"]),
-        (["quantize", "resnet20", "--data", "{empty}"], ["no images"]),
-        (["quantize", "resnet20", "--data", "absent"], ["absent"]),
-        (["quantize", "{onnx}", "--data", "synthetic:2", "--weights", "x"], ["--weights"]),
-        (["quantize", "{plain}", "--data", "synthetic:2"], ["no sidecar", "--mean"]),
-        (["simplify", "{file}"], ["not a valid ONNX model"]),
-        (["inspect", "absent.onnx"], ["absent.onnx"]),
-        (["check", "{plain}", "--data", "synthetic:2"], ["--reference"]),
-        (["check", "{onnx}", "--data", "{photo}"], ["64x64", "32x32"]),
-        (["bench", "{onnx}", "--batch", "one"], ["--batch", "one"]),
-        (["gate", "{onnx}.json"], ["kind 'artifact'"]),
-        (["gate", "absent.json"], ["absent.json"]),
-        (["run", "absent.toml"], ["absent.toml"]),
-        (["export", "resnet20", "--output-stride", "7"], ["--output-stride is 7", "8, 16 or 32"]),
-        (["export", "resnet20", "--width", "inf"], ["--width is inf", "finite"]),
-        (["export", "resnet20", "--norm", "grup"], ["--norm", "group"]),
-        (["export", "resnet20", "--weights", "own"], ["no weights of its own"]),
-        (["quantize", "{onnx}", "--data", "synthetic:2", "--norm", "group"], ["norm is group"]),
-        (["bench", "{onnx}", "--num-classes", "3"], ["num_classes is 3", "--reference"]),
-        (["check", "{onnx}", "--data", "synthetic:2", "--width", "2"], ["width is 2", "--ref"]),
-        (["predict", "{onnx}", "absent.jpg"], ["absent.jpg"]),
-        (["predict", "{plain}", "{photo}/x.png"], ["no sidecar"]),
-        (["bogus"], ["bogus"]),
-        (["export", "resnet20", "-o", "."], [".onnx"]),
-        (["export", "resnet20", "-o", "/dev/null"], [".onnx"]),
-        (["bench", "{onnx}", "{onnx}"], ["named twice"]),
-        (["simplify", "{onnx}", "-o", "{onnx}"], ["is the input"]),
-        (["simplify", "{onnx}", "--size", "64"], ["--size", "32 by 32"]),
-        (["export", "resnet20", "-o", "{file}.pth"], [".onnx"]),
-        (["check", "{onnx}", "--data", "synthetic:1", "--reference", "resnet18", "--size", "32"],
-         ["[1, 10]", "[1, 1000]"]),
-    ],
-    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
-)  # fmt: skip
-def test_bad_input_is_one_clear_error(
-    cli: Cli, exported: Path, tmp_path: Path, arguments: list[str], words: list[str]
-) -> None:
-    places = {name: tmp_path / name for name in ("empty", "photo", "file", "plain")}
-    places["empty"].mkdir()
-    places["photo"].mkdir()
-    Image.new("RGB", (64, 64)).save(places["photo"] / "x.png")
-    places["file"].write_text("not a model")
-    places["plain"] = places["plain"].with_suffix(".onnx")
-    places["plain"].write_bytes(exported.read_bytes())
-    before = sorted(tmp_path.rglob("*"))
-    said = cli(*[part.format(onnx=exported, **places) for part in arguments])
-    assert said.code == ExitCode.ERROR
-    assert said.out == ""
-    assert "error: " in said.err
-    assert "Traceback" not in said.err
-    for word in words:
-        assert word in said.err
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
-    """A limit on file size makes writing fail in the middle, as a full disk does."""
-    code = (
-        "import resource, signal, sys\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))\n"
-        "from resdeploy.cli.app import exit_code_of\n"
-        "sys.exit(exit_code_of(['export', 'resnet20', '-o', 'big.onnx']))"
-    )
-    child = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert child.returncode == ExitCode.ERROR, child.stderr
-    assert "cannot write" in child.stderr
-    assert "hint: " in child.stderr
-    assert "Traceback" not in child.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_debug_shows_the_traceback(cli: Cli) -> None:
-    assert "Traceback" in cli("export", "resnet51", "--debug").err
-
-
-def test_interrupted_is_130(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-m", "resdeploy", "export", "resnet1202"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with child:
-        assert child.stderr is not None
-        assert "random weights" in child.stderr.readline()  # now the export itself begins
-        child.send_signal(signal.SIGINT)
-        rest = child.stderr.read()
-    assert child.returncode == ExitCode.INTERRUPTED, rest
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_colour_is_off_where_it_is_not_wanted(exported: Path) -> None:
-    child = subprocess.run(
-        [sys.executable, "-m", "resdeploy", "inspect", str(exported)],
-        env={**os.environ, "NO_COLOR": "1"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert "\x1b" not in child.stdout + child.stderr
-
-
-def on_a_terminal(arguments: list[str], folder: Path) -> tuple[int, str]:
-    """Run the program with a terminal on stdout and stderr, as a person does."""
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "resdeploy", *arguments]
-    child = subprocess.Popen(command, cwd=folder, stdout=follower, stderr=follower)
-    os.close(follower)
-    shown = b""
-    with contextlib.suppress(OSError):  # how the end of a terminal reads on Linux
-        while piece := os.read(leader, 65536):
-            shown += piece
-    os.close(leader)
-    return child.wait(), shown.decode()
-
-
-def test_progress_is_shown_on_a_terminal_and_not_when_quiet(tmp_path: Path, exported: Path) -> None:
-    arguments = ["check", str(exported), "--data", "embedded:digits-evaluation"]
-    code, shown = on_a_terminal(arguments, tmp_path)
-    assert code == ExitCode.DONE, shown
-    assert "comparing" in shown
-    assert "/25" in shown
-    code, shown = on_a_terminal([*arguments, "--quiet"], tmp_path)
-    assert code == ExitCode.DONE, shown
-    assert "comparing" not in shown
-
-
-def test_work_without_a_count_is_shown_on_a_terminal(tmp_path: Path) -> None:
-    code, shown = on_a_terminal(["export", "resnet20", "-o", "m.onnx"], tmp_path)
-    assert code == ExitCode.DONE, shown
-    assert "exporting and verifying resnet20" in shown
-
-
-def test_the_shell_completes_model_names() -> None:
-    words = {"COMP_WORDS": "resdeploy export resnext", "COMP_CWORD": "2"}
-    code = "from resdeploy.cli.app import app; app(prog_name='resdeploy')"
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **words, "_RESDEPLOY_COMPLETE": "complete_bash"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "resnext50_32x4d" in child.stdout.split()

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from resdeploy.artifact import read_document
+from resdeploy.records import RunResult
+
 RECIPE = """
 schema = 1
 name = "digits"
@@ -46,3 +49,10 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     run(write_recipe(folder), out=folder / "out")
     return folder / "out"
+
+
+ARTIFACTS = ("onnx-fp32.onnx", "ort-int8.onnx")
+
+
+def results_of(out: Path) -> RunResult:
+    return read_document(out / "results.json", RunResult)
