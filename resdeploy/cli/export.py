@@ -18,7 +18,16 @@ def export(
     image: InputOptions,
     flags: ModelFlags,
     model: Model,
-    format: Annotated[str, typer.Option(help="Kind of file: onnx.")] = "onnx",
+    format: Annotated[
+        str, typer.Option(metavar="onnx|torchscript|pt2", help="Kind of file.")
+    ] = "onnx",
+    exporter: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|trace|dynamo|both",
+            help="Of ONNX: the first that is right, one of the two, or both side by side.",
+        ),
+    ] = "auto",
     weights: Weights = None,
     no_simplify: Annotated[
         bool, typer.Option("--no-simplify", help="Leave the graph as it was exported.")
@@ -32,6 +41,7 @@ def export(
         artifact = exported(
             model,
             format=format,
+            exporter=exporter,
             weights=weights,
             options=flags.options(),
             output=output,

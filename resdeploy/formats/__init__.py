@@ -1,4 +1,7 @@
-"""A PyTorch module in, a file of one format out. A format is a row of `FORMATS`."""
+"""A PyTorch module in, a file of one format out.
+
+A format is a row of `FORMATS`; who writes it is a row of `EXPORTERS`, or several of them.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,27 @@ from resdeploy.table import Table, lazy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A kind of file: its suffix, the precisions it can hold, and who writes it."""
+    """A kind of file: its suffix and the precisions it can hold.
+
+    contents: "module:function" of a path that says what is in such a file.
+    bounded: whether it refuses a batch outside the bounds that it was exported for.
+    note: what its users must know.
+    """
 
     name: str
     suffix: str
     precisions: tuple[str, ...]
+    contents: str
+    bounded: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """`target` writes a file of `format` from (module, path, images)."""
+
+    name: str
+    format: str
     target: str
 
 
@@ -25,14 +44,53 @@ FORMATS: Table[Format] = Table(
             name="onnx",
             suffix=".onnx",
             precisions=("fp32", "int8"),
-            target="resdeploy.formats.onnx:onnx_from_module",
+            contents="resdeploy.graph.summary:contents_of_onnx",
+        ),
+        Format(
+            name="torchscript",
+            suffix=".torchscript",
+            precisions=("fp32",),
+            contents="resdeploy.runtimes.contents:contents_of_torchscript",
+            note="TorchScript is deprecated upstream: prefer pt2 where PyTorch loads the file",
+        ),
+        Format(
+            name="pt2",
+            suffix=".pt2",
+            precisions=("fp32",),
+            contents="resdeploy.runtimes.contents:contents_of_pt2",
+            bounded=True,
         ),
     ),
 )
 
-_PUBLIC = {"onnx_from_module": "resdeploy.formats.onnx:onnx_from_module"}
+# In the order in which they are tried: the faster one first.
+EXPORTERS: Table[Exporter] = Table(
+    "exporter",
+    (
+        Exporter(name="trace", format="onnx", target="resdeploy.formats.onnx:onnx_by_trace"),
+        Exporter(name="dynamo", format="onnx", target="resdeploy.formats.onnx:onnx_by_dynamo"),
+        Exporter(
+            name="jit",
+            format="torchscript",
+            target="resdeploy.formats.torchscript:torchscript_from_module",
+        ),
+        Exporter(
+            name="export",
+            format="pt2",
+            target="resdeploy.formats.exported_program:pt2_from_module",
+        ),
+    ),
+)
 
-__all__ = ["FORMATS", "Format", "onnx_from_module"]
+_PUBLIC = {
+    "ExportImages": "resdeploy.formats.images:ExportImages",
+    "onnx_by_dynamo": "resdeploy.formats.onnx:onnx_by_dynamo",
+    "onnx_by_trace": "resdeploy.formats.onnx:onnx_by_trace",
+    "pt2_from_module": "resdeploy.formats.exported_program:pt2_from_module",
+    "torchscript_from_module": "resdeploy.formats.torchscript:torchscript_from_module",
+}
+
+__all__ = ["EXPORTERS", "FORMATS", "Exporter", "Format", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,35 +12,28 @@ from pathlib import Path
 import torch
 
 from resdeploy.errors import VerificationError
+from resdeploy.formats.images import ExportImages
 
 
-def pt2_from_module(
-    module: torch.nn.Module,
-    path: Path,
-    *,
-    image_shape: tuple[int, int, int],
-    batch: tuple[int, int],
-) -> None:
-    """Export `module`, in eval mode, to `path`.
-
-    batch: the least and the greatest batch that the program takes; others it refuses.
+def pt2_from_module(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
+    """Export `module`, in eval mode, to `path`; the program refuses a batch outside its bounds.
 
     Raises:
         VerificationError: torch.export cannot express the module, or its batch cannot vary.
     """
-    least, greatest = batch
-    # An example of one image would be taken for a batch that is always one.
-    example = torch.zeros(min(max(2, least), greatest), *image_shape)
-    varying = torch.export.Dim("batch", min=least, max=greatest)
-    shapes = ({0: varying if least < greatest else None},)
+    bounds = {"min": images.least, "max": images.greatest}
+    varies = images.least < images.greatest
+    shapes = ({0: torch.export.Dim("batch", **bounds) if varies else None},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own internals
         try:
-            program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(
+                module, (images.example(),), dynamic_shapes=shapes, strict=False
+            )
         except Exception as error:  # its errors have no common base
             first = str(error).strip().partition("\n")[0] or type(error).__name__
             raise VerificationError(
-                f"torch.export failed on images {list(image_shape)}: {first}",
+                f"torch.export failed on images {images}: {first}",
                 hint="the model may branch on the values or the number of its images",
             ) from error
         # In memory first: the names inside the archive are then the same for every path.

@@ -1,9 +1,14 @@
-"""A PyTorch module in, an ONNX file with dynamic batch and folded BatchNorm out."""
+"""A PyTorch module in, an ONNX file with dynamic batch and folded BatchNorm out.
+
+PyTorch has two exporters, and each has written wrong graphs (pytorch/pytorch#169178, #166797,
+#157621). Both are rows of EXPORTERS, with the same signature; what they write is verified.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import warnings
@@ -13,6 +18,7 @@ from pathlib import Path
 import torch
 
 from resdeploy.errors import VerificationError
+from resdeploy.formats.images import ExportImages
 
 INPUT = "input"
 OUTPUT = "logits"
@@ -27,43 +33,75 @@ STDOUT = 1  # its file descriptor
 LARGEST_BYTES = 2**31 - 2**24
 
 
-def onnx_from_module(
-    module: torch.nn.Module, path: Path, *, image_shape: tuple[int, int, int]
-) -> None:
+def onnx_by_trace(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
     """Export `module`, in eval mode, to `path`: `input` [batch, C, H, W] to `logits`.
 
-    The tracing exporter folds each BatchNorm into the convolution before it. It is used
-    because it is several times faster than the exporter on torch.export (resnet50: 0.9 s
-    against 6.2 s), and every file it writes is verified before it is kept.
+    The tracing exporter folds each BatchNorm into the convolution before it, and is the
+    faster one (resnet50: 0.9 s against 6.2 s).
 
     Raises:
         VerificationError: the module cannot be traced, or is too large for one ONNX file.
     """
     _refuse_too_large(module)
-    example = torch.zeros(2, *image_shape)
     written = io.BytesIO()  # so that a full disk is met below, where its error is plain
-    with warnings.catch_warnings(), _exporter_is_quiet():
-        # It warns that it is the older exporter, and that shapes become constants: `verify`
-        # finds out whether any that matters did.
-        warnings.simplefilter("ignore")
-        try:
-            torch.onnx.export(
-                module,
-                (example,),
-                written,  # type: ignore[arg-type]  # this exporter takes files too
-                dynamo=False,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: {0: BATCH}, OUTPUT: {0: BATCH}},
-                opset_version=OPSET,
-            )
-        except Exception as error:  # the exporter's errors have no common base
-            raise VerificationError(
-                f"torch.onnx.export failed on images {list(image_shape)}: {_reason(error)}",
-                hint="images of this size may be too small for this model (see --size), or the "
-                "tracing exporter has no ONNX operator for a part of it",
-            ) from error
+    with _exporting(images):
+        torch.onnx.export(
+            module,
+            (images.example(),),
+            written,  # type: ignore[arg-type]  # this exporter takes files too
+            dynamo=False,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_axes={INPUT: {0: BATCH}, OUTPUT: {0: BATCH}},
+            opset_version=OPSET,
+        )
     path.write_bytes(written.getbuffer())
+
+
+def onnx_by_dynamo(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
+    """The same by the exporter on torch.export, which does not depend on one run's shapes.
+
+    Raises:
+        VerificationError: torch.export cannot express the module, or it is too large.
+    """
+    _refuse_too_large(module)
+    with _exporting(images):
+        program = torch.onnx.export(
+            module,
+            (images.example(),),
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None  # it is where no file is named
+    path.write_bytes(program.model_proto.SerializeToString(deterministic=True))
+
+
+@contextlib.contextmanager
+def _exporting(images: ExportImages) -> Iterator[None]:
+    """Whatever an exporter says or raises, in a sentence.
+
+    They warn of their age, and that shapes become constants: `verify` finds out whether any
+    that matters did.
+    """
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings(), _exporter_is_quiet():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)  # it warns of operators of torchvision that nobody uses
+        try:
+            yield
+        except Exception as error:  # the exporters' errors have no common base
+            raise VerificationError(
+                f"torch.onnx.export failed on images {images}: {_reason(error)}",
+                hint="images of this size may be too small for this model (see --size), or the "
+                "exporter has no ONNX operator for a part of it",
+            ) from error
+        finally:
+            logger.setLevel(level)
 
 
 def _refuse_too_large(module: torch.nn.Module) -> None:

@@ -13,13 +13,10 @@ from pathlib import Path
 import torch
 
 from resdeploy.errors import VerificationError
+from resdeploy.formats.images import ExportImages
 
-DEPRECATED = "TorchScript is deprecated upstream: prefer the format pt2 where its runtime is there"
 
-
-def torchscript_from_module(
-    module: torch.nn.Module, path: Path, *, image_shape: tuple[int, int, int]
-) -> None:
+def torchscript_from_module(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
     """Trace `module`, in eval mode, freeze it and write it to `path`.
 
     Freezing makes constants of the weights, which folds BatchNorm and drops dead branches.
@@ -29,18 +26,17 @@ def torchscript_from_module(
     Raises:
         VerificationError: the module cannot be traced.
     """
-    example = torch.zeros(2, *image_shape)
     with warnings.catch_warnings():
         # It warns that it is deprecated, and of shapes that become constants: the file is
         # verified at other batch sizes before it is kept.
         warnings.simplefilter("ignore")
         try:
-            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(module, images.example(), check_trace=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced)
         except Exception as error:  # the tracer's errors have no common base
             first = str(error).strip().partition("\n")[0] or type(error).__name__
             raise VerificationError(
-                f"torch.jit.trace failed on images {list(image_shape)}: {first}",
+                f"torch.jit.trace failed on images {images}: {first}",
                 hint="images of this size may be too small for this model (see --size)",
             ) from error
         # In memory first: the names inside the archive are then the same for every path.

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import onnx_ir as ir
 
-from resdeploy.records import Record, TensorFacts
+from resdeploy.graph.files import read_model
+from resdeploy.records import GraphSummary, TensorFacts
 
 
-class GraphSummary(Record):
-    """What a graph holds. `params` counts the elements of its float and integer weights.
+def contents_of_onnx(path: Path) -> GraphSummary:
+    """The facts of a file.
 
-    opset: of the standard operators; 0 where the graph imports none.
+    Raises:
+        GraphError: it is no valid ONNX.
     """
-
-    opset: int
-    inputs: tuple[TensorFacts, ...]
-    outputs: tuple[TensorFacts, ...]
-    nodes: int
-    operators: dict[str, int]
-    params: int
-    bytes_by_dtype: dict[str, int]
-    precision: str
+    return summary_of(read_model(path))
 
 
 def summary_of(model: ir.Model) -> GraphSummary:

@@ -37,15 +37,24 @@ SIMPLIFY = Tolerance(
     reason="the same runtime on an equivalent graph; only folded constants round differently",
 )
 
+ROWS = Tolerance(
+    name="rows",
+    limit=1e-5,
+    reason="the same runtime and image; only its place in the batch may change how sums are split",
+)
+
+# Images of one value. 255 is what a model gets from a caller who forgets to scale them.
+CONSTANTS = {"zeros": 0.0, "ones": 1.0, "255": 255.0}
+
 # Logits smaller than this are as good as zero; relative to them, float32 has no digits left.
 _LEAST_SCALE = 1e-3
 
-# The two batch sizes every graph is tried at: one, and an odd one that no exporter freezes.
-_BATCHES = (1, 5)
+# The batch sizes every file is tried at: one, the one of the example, and an odd one.
+_BATCHES = (1, 2, 5)
 
 
 def batches_of(profile: BatchProfile | None) -> tuple[int, ...]:
-    """The batch sizes to try: the two, and those of the profile that was asked for."""
+    """The batch sizes to try: the usual ones, and those of the profile that was asked for."""
     asked = () if profile is None else (profile.min, profile.opt, profile.max)
     return tuple(sorted({*_BATCHES, *asked}))
 
@@ -87,6 +96,62 @@ def agreement_checks(
                 value=value,
                 tolerance=limit,
                 detail=detail,
+            )
+        )
+    return tuple(checks)
+
+
+def export_checks(
+    reference: Answer,
+    candidate: Answer,
+    image_shape: tuple[int, int, int],
+    batches: Sequence[int],
+) -> tuple[Check, ...]:
+    """All that is asked of an exported file; where it does not even agree, that is all there is."""
+    checks = agreement_checks(reference, candidate, image_shape, EXPORT, batches)
+    several = [batch for batch in batches if batch > 1]
+    if not all(check.passed for check in checks):
+        return checks
+    if several:
+        checks += row_checks(candidate, image_shape, several[0])
+    return checks + finite_checks(reference, candidate, image_shape, batches[0])
+
+
+def row_checks(
+    candidate: Answer, image_shape: tuple[int, int, int], batch: int
+) -> tuple[Check, ...]:
+    """Equal images get equal answers, and images in another order get theirs in that order."""
+    images = noise((batch, *image_shape), seed=batch)
+    order = np.random.default_rng(0).permutation(batch)
+    answers = candidate(images)
+    same = candidate(np.repeat(images[:1], batch, axis=0))
+    moved = candidate(images[order])
+    limit = ROWS.limit * max(_LEAST_SCALE, float(np.abs(answers).max()))
+    found = {
+        "identical-rows": np.abs(same - same[:1]).max(),
+        "permuted-rows": np.abs(moved - answers[order]).max(),
+    }
+    return tuple(
+        Check(name=name, passed=value <= limit, value=value, tolerance=limit, detail="max_abs")
+        for name, value in ((name, float(value)) for name, value in found.items())
+    )
+
+
+def finite_checks(
+    reference: Answer, candidate: Answer, image_shape: tuple[int, int, int], batch: int
+) -> tuple[Check, ...]:
+    """No NaN or infinity on images of one value, where the reference has none either."""
+    checks = []
+    for name, value in CONSTANTS.items():
+        images = np.full((batch, *image_shape), value, np.float32)
+        wrong = int((~np.isfinite(candidate(images)) & np.isfinite(reference(images))).sum())
+        checks.append(
+            Check(
+                name=f"finite-on-{name}",
+                passed=wrong == 0,
+                value=float(wrong),
+                tolerance=0.0,
+                detail="outputs that are NaN or infinite, though eager's are not",
             )
         )
     return tuple(checks)

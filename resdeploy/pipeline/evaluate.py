@@ -14,7 +14,7 @@ from resdeploy.artifact import Artifact, open_artifact
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.data import source_from_reference
 from resdeploy.errors import ArtifactError, UsageError
-from resdeploy.formats import FORMATS
+from resdeploy.formats import FORMATS, Format
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.probe import same_answers
 from resdeploy.models.reference import AS_NAMED, LoadedModel
@@ -134,13 +134,23 @@ def candidates_of(opened: Sequence[Artifact]) -> list[compare.Candidate]:
     ]
 
 
-def _runtime_of(path: Path) -> str:
-    """The first runtime that runs files of this suffix."""
-    for form in FORMATS:
-        if form.suffix == path.suffix:
-            return next(row.name for row in RUNTIMES if form.name in row.formats)
+def format_of(path: Path) -> Format:
+    """The format of a file, by its suffix.
+
+    Raises:
+        ArtifactError: it has that of none.
+    """
+    for row in FORMATS:
+        if row.suffix == path.suffix:
+            return row
     known = ", ".join(row.suffix for row in FORMATS)
-    raise ArtifactError(f"{path} is of no format that can be run here", hint=f"these are: {known}")
+    raise ArtifactError(f"{path} is of no format that is known here", hint=f"these are: {known}")
+
+
+def _runtime_of(path: Path) -> str:
+    """The first runtime that runs files of this format."""
+    name = format_of(path).name
+    return next(row.name for row in RUNTIMES if name in row.formats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,9 +23,11 @@ from resdeploy.artifact import (
 )
 from resdeploy.contracts import Notify, Progress, Source
 from resdeploy.errors import ArtifactError
+from resdeploy.formats import FORMATS
 from resdeploy.gate import judge
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline import compare, make, make_int8, make_simplified
+from resdeploy.pipeline.make_export import export_file
 from resdeploy.pipeline.plan import (
     Bench,
     Build,
@@ -57,7 +59,7 @@ from resdeploy.records import (
 )
 
 STORE = ".steps"
-_MODEL = "model.onnx"
+_MODEL = "model"  # and the suffix of its format
 _TABLE = "table.json"
 _DRIFT = "drift.json"
 
@@ -165,7 +167,7 @@ class Execution:
                 make.tell_notes(self.loaded, self.notify)
                 return False
             case Export():
-                return self._once(step.key, self._export, self._made)
+                return self._once(step.key, lambda to: self._export(step, to), self._made)
             case Simplify():
                 reused = self._once(step.key, lambda to: self._simplify(step, to), self._made)
                 if reused:
@@ -216,20 +218,22 @@ class Execution:
     def _drifted(self, key: str) -> tuple[DriftRecord, ...]:
         return read_document(self.store.path(key) / _DRIFT, DriftRecords).records
 
-    def _export(self, folder: Path) -> None:
-        path = folder / _MODEL
-        manifest = make.export_file(
+    def _export(self, step: Export, folder: Path) -> None:
+        path = folder / f"{_MODEL}{FORMATS[step.format].suffix}"
+        manifest = export_file(
             self.loaded,
             self.plan.facts.preprocess,
             path,
             name=self.recipe.name,
+            format=step.format,
             batch=self.recipe.input.batch,
+            notify=self.notify,
         )
         write_text(sidecar_path(path), manifest.to_json())
 
     def _simplify(self, step: Simplify, folder: Path) -> None:
         source, manifest = self._made(step.graph)
-        path = folder / _MODEL
+        path = folder / f"{_MODEL}.onnx"
         simplified = make_simplified.simplify_file(source, manifest, path, notify=self.notify)
         write_text(sidecar_path(path), simplified.to_json())
 
@@ -250,7 +254,7 @@ class Execution:
     def _quantize(self, step: Quantize, folder: Path) -> None:
         source, manifest = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
-        path = folder / _MODEL
+        path = folder / f"{_MODEL}.onnx"
         quantized = make_int8.quantize_file(
             source,
             manifest,
@@ -321,7 +325,12 @@ class Execution:
 
     def _made(self, key: str) -> tuple[Artifact, Manifest]:
         """A stored artifact, its bytes checked against its sidecar."""
-        artifact = open_artifact(self.store.path(key) / _MODEL)
+        folder = self.store.path(key)
+        names = [f"{_MODEL}{row.suffix}" for row in FORMATS]
+        found = next(
+            (folder / name for name in names if (folder / name).exists()), folder / names[0]
+        )
+        artifact = open_artifact(found)
         if artifact.manifest is None:
             raise ArtifactError(f"{artifact.path} has lost its sidecar")
         return artifact, artifact.manifest
@@ -336,7 +345,7 @@ class Execution:
             name=stage.name,
             artifact=artifact,
             runtime=stage.runtime,
-            shown=(published and published.path) or f"{STORE}/{stage.key}/{_MODEL}",
+            shown=(published and published.path) or f"{STORE}/{stage.key}/{artifact.path.name}",
         )
 
     def _publish(self, target: TargetPlan) -> None:
@@ -361,7 +370,7 @@ class Execution:
             )
             return
         artifact, manifest = self._made(target.key)
-        path = self.out / f"{table.name}.onnx"
+        path = self.out / f"{table.name}{artifact.path.suffix}"
         if not is_published(path, manifest):
             publish(artifact.path, path, manifest)
         self.targets[table.name] = TargetResult(

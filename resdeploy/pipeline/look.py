@@ -15,13 +15,12 @@ from resdeploy.artifact import open_artifact
 from resdeploy.contracts import Notify, unheard
 from resdeploy.data import decode, preprocessed
 from resdeploy.errors import ArtifactError, DataError, VerificationError
-from resdeploy.graph import summary
-from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.labels import CLASSES, answers_imagenet, imagenet_classes
 from resdeploy.pipeline import compare, make
-from resdeploy.pipeline.evaluate import candidates_of
-from resdeploy.records import Manifest, Record
+from resdeploy.pipeline.evaluate import candidates_of, format_of
+from resdeploy.records import GraphSummary, Manifest, Record
+from resdeploy.table import load_target
 
 IMAGENET = "imagenet"  # the word for the class names that the package ships
 
@@ -143,21 +142,23 @@ class Inspection(Record):
     path: str
     sha256: str
     size_bytes: int
-    graph: summary.GraphSummary
+    graph: GraphSummary
     manifest: Manifest | None
 
 
 def inspect(artifact: Path) -> Inspection:
-    """What is in an ONNX file, and how it came to be.
+    """What is in a file of any format, and how it came to be.
 
     Raises:
         ArtifactError, GraphError: the file is not there, altered or damaged.
     """
     opened = open_artifact(artifact)
+    form = format_of(artifact)
+    contents = load_target(form.contents, extra="", why=f"a look into {artifact}")(artifact)
     return Inspection(
         path=str(artifact),
         sha256=opened.sha256,
         size_bytes=artifact.stat().st_size,
-        graph=summary.summary_of(read_model(artifact)),
+        graph=contents,
         manifest=opened.manifest,
     )

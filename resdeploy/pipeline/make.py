@@ -7,28 +7,15 @@ final name is the caller's business (`artifact.publish`).
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import onnx_ir as ir
-
-from resdeploy.artifact import sha256_of_file
 from resdeploy.contracts import Notify
 from resdeploy.errors import UsageError
-from resdeploy.formats.onnx import BATCH, INPUT, OPSET, OUTPUT, onnx_from_module
-from resdeploy.graph import summary
-from resdeploy.graph.files import read_model
-from resdeploy.measure import verify
-from resdeploy.measure.machine import package_versions
 from resdeploy.models.reference import LoadedModel
 from resdeploy.records import (
-    BatchProfile,
     Check,
-    HistoryStep,
     Manifest,
     ModelFacts,
     Preprocess,
 )
-from resdeploy.runtimes import EagerRunner, OrtRunner
 
 Checks = tuple[Check, ...]
 
@@ -79,98 +66,7 @@ def tell_notes(loaded: LoadedModel, notify: Notify) -> None:
         notify(note)
 
 
-def export_file(
-    loaded: LoadedModel,
-    preprocess: Preprocess,
-    path: Path,
-    *,
-    name: str,
-    batch: BatchProfile | None = None,
-) -> Manifest:
-    """Export to ONNX and hold it against eager PyTorch at two batch sizes and those of `batch`.
-
-    Raises:
-        VerificationError: the exporter failed, or its graph answers differently.
-    """
-    shape = image_shape(loaded.facts.in_channels, preprocess)
-    onnx_from_module(loaded.module, path, image_shape=shape)
-    with (
-        EagerRunner(loaded.module, threads=THREADS) as eager,
-        OrtRunner(path, threads=THREADS) as ort,
-    ):
-        batches = verify.batches_of(batch)
-        checks = verify.agreement_checks(eager.run, ort.run, shape, verify.EXPORT, batches)
-    model = read_model(path)
-    graph = summary.summary_of(model)
-    checks += _graph_checks(model, graph)
-    verify.require(
-        checks,
-        f"the ONNX export of {loaded.facts.reference}",
-        "report this: the exporter and PyTorch disagree on this model",
-    )
-    step = HistoryStep(
-        step="export",
-        tools=package_versions(["torch", "onnxruntime"]),
-        source_sha256=loaded.facts.weights_sha256,
-        nodes=graph.nodes,
-        notes=("torch.onnx.export, tracing exporter",),
-    )
-    manifest = _manifest(path, graph, name, loaded.facts, preprocess, checks, (step,))
-    return manifest.model_copy(update={"batch": batch})
-
-
-def _graph_checks(model: ir.Model, facts: summary.GraphSummary) -> Checks:
-    """Names and dynamic batch as promised; no BatchNorm left that its convolution can take."""
-    tensors = (*facts.inputs, *facts.outputs)
-    unfolded = [node for node in model.graph if _is_foldable_batchnorm(node)]
-    names = [tensor.name for tensor in tensors]
-    first = [tensor.shape[0] if tensor.shape else None for tensor in tensors]
-    return (
-        verify.condition("names", names == [INPUT, OUTPUT], f"inputs and outputs are {names}"),
-        verify.condition("dynamic-batch", first == [BATCH, BATCH], f"first dimensions {first}"),
-        verify.condition("batchnorm-folded", not unfolded, f"{len(unfolded)} BatchNorm left"),
-    )
-
-
-def _is_foldable_batchnorm(node: ir.Node) -> bool:
-    """Whether it alone reads what a convolution of known weights writes.
-
-    In v2 blocks the shortcut may read it, too; standardised weights are computed in the graph.
-    """
-    image = node.inputs[0] if node.inputs else None
-    producer = None if image is None else image.producer()
-    if node.op_type != "BatchNormalization" or image is None or producer is None:
-        return False
-    stored = all(value is None or value.is_initializer() for value in producer.inputs[1:])
-    return producer.op_type == "Conv" and len(image.uses()) == 1 and stored
-
-
 def merged_checks(earlier: Checks, checks: Checks, step: str) -> Checks:
     """The checks of a later step after those of earlier ones, under `<step>.<name>`."""
     named = (check.model_copy(update={"name": f"{step}.{check.name}"}) for check in checks)
     return (*earlier, *named)
-
-
-def _manifest(
-    path: Path,
-    graph: summary.GraphSummary,
-    name: str,
-    facts: ModelFacts,
-    preprocess: Preprocess,
-    checks: Checks,
-    history: tuple[HistoryStep, ...],
-) -> Manifest:
-    return Manifest(
-        name=name,
-        format="onnx",
-        precision="fp32",
-        sha256=sha256_of_file(path),
-        size_bytes=path.stat().st_size,
-        opset=OPSET,
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        model=facts,
-        preprocess=preprocess,
-        verification=checks,
-        history=history,
-    )

@@ -21,10 +21,13 @@ from resdeploy.words import WeightBitsChoice
 _IMAGES = ("pillow", "numpy")
 
 # Every package that a key may name.
-KEYED_PACKAGES = ("resdeploy", *_IMAGES, "onnx", "onnx-ir", "onnxsim", "onnxruntime", "torch")
+KEYED_PACKAGES = (
+    "resdeploy", *_IMAGES,
+    "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "torch",
+)  # fmt: skip
 
 # Written into every key: raise it when the same inputs would give other bytes.
-LOGIC = 1
+LOGIC = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +39,10 @@ class Build:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """Module into a verified ONNX file."""
+    """Module into a verified file of a format."""
 
     key: str
+    format: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,18 +166,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         build = self.add(Build(key=self.key("build", self._model())))
-        export = self.add(
-            Export(
-                key=self.key(
-                    "export",
-                    self._exported(build),
-                    "torch",
-                    "onnx",
-                    "onnxruntime",
-                )
-            )
-        )
-        targets = tuple(self.target(table, export) for table in self.recipe.targets)
+        targets = tuple(self.target(table, build) for table in self.recipe.targets)
         made = [self.stages[target.table.name] for target in targets if target.key is not None]
         if made:
             self.compare(build, tuple(made))
@@ -196,22 +189,29 @@ class _Planner:
             "made": self.facts.model,
         }
 
-    def _exported(self, build: str) -> dict[str, Any]:
+    def export(self, build: str, format: str) -> str:
         batch = self.recipe.input.batch
-        return {
+        inputs = {
             "build": build,
             "name": self.recipe.name,
             "preprocess": self.facts.preprocess.model_dump(mode="json"),
             "batch": batch and batch.model_dump(),
+            "format": format,
         }
+        key = self.key("export", inputs, "torch", "onnx", "onnxscript", "onnxruntime")
+        return self.add(Export(key=key, format=format))
 
-    def target(self, table: TargetTable, export: str) -> TargetPlan:
+    def target(self, table: TargetTable, build: str) -> TargetPlan:
         if table.runtime in self.facts.missing:
             package, extra = self.facts.missing[table.runtime]
             if table.required:
                 raise MissingExtraError(package, extra, f"the target {table.name!r}")
             reason = f"{table.runtime} is not installed (extra {extra!r})"
             return TargetPlan(table=table, chain=(), key=None, skipped=reason)
+        export = self.export(build, table.format)
+        if table.format != "onnx":  # PyTorch's own formats are not worked on any further
+            self.stage(table.name, export, table.runtime)
+            return TargetPlan(table=table, chain=(), key=export)
         self.stage("export", export, table.runtime)
         graph = self.simplify(export)
         chain: tuple[str, ...] = ("export",)
@@ -222,7 +222,8 @@ class _Planner:
         return TargetPlan(table=table, chain=chain, key=graph)
 
     def simplify(self, graph: str) -> str:
-        key = self.key("simplify", {"graph": graph}, "onnxsim", "onnx", "onnxruntime")
+        tools = ("onnxsim", "onnxscript", "onnx", "onnx-ir", "onnxruntime")
+        key = self.key("simplify", {"graph": graph}, *tools)
         return self.add(Simplify(key=key, graph=graph))
 
     def quantize(self, graph: str, runtime: str) -> str:
@@ -310,9 +311,9 @@ def label_of(step: Step, recipe: Recipe) -> str:
         case Build():
             return f"{recipe.model.reference}, weights {recipe.model.weights}"
         case Export():
-            return "PyTorch to ONNX"
+            return f"PyTorch to {step.format}"
         case Simplify():
-            return "onnxsim"
+            return "passes, onnxsim"
         case Calibrate():
             return f"{step.method} for {step.quantizer}"
         case Quantize():

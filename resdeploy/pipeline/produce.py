@@ -18,20 +18,24 @@ from resdeploy.graph import EMITTERS, summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
-from resdeploy.pipeline import compare, make, make_int8, make_simplified
+from resdeploy.pipeline import compare, make, make_int8
+from resdeploy.pipeline.make_export import AUTO, export_file, exporters_of
+from resdeploy.pipeline.make_simplified import simplify_file
 from resdeploy.pipeline.plan import chosen_bits
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
 from resdeploy.quantization import OBSERVERS
-from resdeploy.records import CalibrationTable, Manifest, ModelOptions, Preprocess
+from resdeploy.records import CalibrationTable, GraphSummary, Manifest, ModelOptions, Preprocess
 from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
 
 _DEFAULT_INPUT = InputChoice()
+ONNX = "onnx"
 
 
 def export(
     model: str,
     *,
     format: str = "onnx",
+    exporter: str = AUTO,
     weights: str | Path | None = None,
     output: Path | None = None,
     simplify: bool = True,
@@ -42,17 +46,23 @@ def export(
 ) -> Artifact:
     """Write a verified artifact of a model, with its sidecar, to `output`.
 
+    exporter: "auto" takes the first that writes a right file, "both" tries all and says how
+        they compare; or the name of one.
     output: `<model><suffix>` in the working directory by default, a colon in the name made
         a dash.
+    simplify: of ONNX; the other formats have no simplifier.
 
     Raises:
-        UnknownNameError: no such model or format.
+        UnknownNameError: no such model, format, or exporter of it.
         UsageError: an option makes no sense for the model, or it is no classifier.
         WeightsError: the weights do not fit or cannot be read.
         VerificationError: the export answers differently; nothing is written.
         OutputError: `output` cannot be written.
     """
     row = FORMATS[format]
+    exporters_of(format, exporter)  # before the model is made, which takes longer
+    if row.note:
+        notify(row.note)
     loaded = loaded_model(
         model, weights, notify, options=options, size=choice.size, progress=progress
     )
@@ -60,10 +70,20 @@ def export(
     name = _file_name(model)
     path = _output_path(output or Path(f"{name}{row.suffix}"), row.suffix, weights)
     with scratch_folder() as folder:
-        made, manifest = _float_file(
-            loaded, preprocess, folder, name=name, simplify=simplify, notify=notify
+        exported = folder / f"exported{row.suffix}"
+        manifest = export_file(
+            loaded,
+            preprocess,
+            exported,
+            name=name,
+            format=format,
+            exporter=exporter,
+            notify=notify,
         )
-        return publish(made, path, manifest)
+        if not simplify or format != ONNX:
+            return publish(exported, path, manifest)
+        simpler, manifest = _simplified(exported, manifest, notify)
+        return publish(simpler, path, manifest)
 
 
 def _file_name(model: str) -> str:
@@ -84,22 +104,11 @@ def _output_path(path: Path, suffix: str, *sources: str | Path | None) -> Path:
     return path
 
 
-def _float_file(
-    loaded: LoadedModel,
-    preprocess: Preprocess,
-    folder: Path,
-    *,
-    name: str,
-    simplify: bool,
-    notify: Notify,
-) -> tuple[Path, Manifest]:
-    exported = folder / "exported.onnx"
-    manifest = make.export_file(loaded, preprocess, exported, name=name)
-    if not simplify:
-        return exported, manifest
+def _simplified(exported: Path, manifest: Manifest, notify: Notify) -> tuple[Path, Manifest]:
+    """The simplified form of a file that we have just exported, beside it."""
     source = Artifact(path=exported, sha256=manifest.sha256, manifest=manifest)
-    simplified = folder / "simplified.onnx"
-    return simplified, make_simplified.simplify_file(source, manifest, simplified, notify=notify)
+    path = exported.with_name("simplified.onnx")
+    return path, simplify_file(source, manifest, path, notify=notify)
 
 
 def simplify(
@@ -120,9 +129,7 @@ def simplify(
     path = _output_path(path, ".onnx", source)
     with scratch_folder() as folder:
         made = folder / "simplified.onnx"
-        return publish(
-            made, path, make_simplified.simplify_file(artifact, manifest, made, notify=notify)
-        )
+        return publish(made, path, simplify_file(artifact, manifest, made, notify=notify))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,9 +244,9 @@ def _float_artifact(
     )
     preprocess = chosen_preprocess(loaded.preprocess, choice)
     name = _file_name(asked.model)
-    path, manifest = _float_file(
-        loaded, preprocess, folder, name=name, simplify=True, notify=notify
-    )
+    exported = folder / "exported.onnx"
+    manifest = export_file(loaded, preprocess, exported, name=name, notify=notify)
+    path, manifest = _simplified(exported, manifest, notify)
     return Artifact(path=path, sha256=manifest.sha256, manifest=manifest), manifest
 
 
@@ -291,7 +298,7 @@ def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
     return artifact, known.model_copy(update={"preprocess": preprocess})
 
 
-def _said_preprocess(facts: summary.GraphSummary, choice: InputChoice) -> Preprocess | None:
+def _said_preprocess(facts: GraphSummary, choice: InputChoice) -> Preprocess | None:
     """The preprocessing of a graph without a record of it: what the user says, or nothing."""
     if choice.mean is None or choice.std is None:
         return None
@@ -315,7 +322,7 @@ def _known_preprocess(path: str, manifest: Manifest) -> Preprocess:
     return manifest.preprocess
 
 
-def _foreign_manifest(artifact: Artifact, facts: summary.GraphSummary) -> Manifest:
+def _foreign_manifest(artifact: Artifact, facts: GraphSummary) -> Manifest:
     """What we can say of an ONNX file that has no sidecar."""
     return Manifest(
         name=artifact.path.stem,

@@ -57,6 +57,23 @@ class QuantizationFacts(Record):
     calibration: CalibrationFacts
 
 
+class GraphSummary(Record):
+    """What a graph holds. `params` counts the elements of its float and integer weights.
+
+    opset: of ONNX's standard operators; 0 where the graph has none of them.
+    inputs, outputs: empty where the file does not say.
+    """
+
+    opset: int
+    inputs: tuple[TensorFacts, ...]
+    outputs: tuple[TensorFacts, ...]
+    nodes: int
+    operators: dict[str, int]
+    params: int
+    bytes_by_dtype: dict[str, int]
+    precision: str
+
+
 class Manifest(Document):
     """The sidecar `<artifact>.json`: what the artifact is and how it came to be.
 

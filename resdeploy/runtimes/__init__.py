@@ -38,16 +38,32 @@ RUNTIMES: Table[Runtime] = Table(
             extra="cpu",
             target="resdeploy.runtimes.ort:OrtRunner",
         ),
+        Runtime(
+            name="torchscript",
+            formats=("torchscript",),
+            module="torch",
+            extra="",
+            target="resdeploy.runtimes.programs:TorchScriptRunner",
+        ),
+        Runtime(
+            name="pt2",
+            formats=("pt2",),
+            module="torch",
+            extra="",
+            target="resdeploy.runtimes.programs:Pt2Runner",
+        ),
     ),
 )
 
 _PUBLIC = {
     "EagerRunner": "resdeploy.runtimes.eager:EagerRunner",
     "OrtRunner": "resdeploy.runtimes.ort:OrtRunner",
+    "Pt2Runner": "resdeploy.runtimes.programs:Pt2Runner",
+    "TorchScriptRunner": "resdeploy.runtimes.programs:TorchScriptRunner",
     "optimized_operators": "resdeploy.runtimes.ort:optimized_operators",
 }
 
-__all__ = ["RUNTIMES", "EagerRunner", "OrtRunner", "Runtime", "optimized_operators"]
+__all__ = ["RUNTIMES", "Runtime", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ class _ProgramRunner:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # TorchScript's deprecation is in the sidecar
-                self._program = self._load()
+                self.program = self._load()
         except Exception as error:  # their errors have no common base
             raise ArtifactError(
                 f"PyTorch {torch.__version__} cannot load {self.path}: {_first_line(error)}",
@@ -47,7 +47,7 @@ class _ProgramRunner:
         trace: TracebackType | None,
     ) -> None:
         torch.set_num_threads(self._threads_before)
-        del self._program
+        del self.program
 
     def _load(self) -> Any:
         raise NotImplementedError
@@ -56,7 +56,7 @@ class _ProgramRunner:
         """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
         try:
             with torch.inference_mode():
-                logits: NDArray[np.float32] = self._program(torch.from_numpy(images)).numpy()
+                logits: NDArray[np.float32] = self.program(torch.from_numpy(images)).numpy()
         except Exception as error:  # their errors have no common base
             raise GraphError(
                 f"{self.path.name} failed on images {list(images.shape)}: {_first_line(error)}",

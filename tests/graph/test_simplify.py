@@ -16,7 +16,7 @@ from resdeploy.graph.files import read_model
 from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, simplify_in_child
 from resdeploy.graph.summary import summary_of
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.make import export_file
+from resdeploy.pipeline.make_export import export_file
 from resdeploy.pipeline.make_simplified import simplify_file
 from resdeploy.records import Manifest
 from tests.graph import tools

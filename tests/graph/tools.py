@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from resdeploy.contracts import Batch
-from resdeploy.formats.onnx import onnx_from_module
+from resdeploy.formats.images import ExportImages
+from resdeploy.formats.onnx import onnx_by_trace
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_reductions
 from resdeploy.graph.qdq import observed_tensors, quantize_for_ort_cpu
@@ -93,7 +94,7 @@ def exported(folder: Path, name: str, size: int, weights: str | None = None) -> 
     loaded = resolve(name, weights)
     path = folder / f"{name}.onnx"
     shape = (len(loaded.preprocess.channels), size, size)
-    onnx_from_module(loaded.module, path, image_shape=shape)
+    onnx_by_trace(loaded.module, path, ExportImages(shape=shape))
     return path
 
 

@@ -13,8 +13,10 @@ from resdeploy.measure.verify import (
     agreement_checks,
     batches_of,
     condition,
+    finite_checks,
     noise,
     require,
+    row_checks,
 )
 
 SHAPE = (3, 4, 4)
@@ -58,15 +60,23 @@ def test_the_same_answers_pass_at_both_batch_sizes() -> None:
 @pytest.mark.parametrize(
     ("candidate", "failed", "said"),
     [
-        (linear(changed(0.05)), (True, True), "max_abs"),
-        (with_nan, (True, True), "NaN or infinity in the output"),
-        (lambda images: linear(WEIGHT)(images)[:, :4], (True, True), "output [1, 4] instead of"),
-        (refuses_more_than_one, (False, True), "got 5, expected 1"),
-        (lambda images: linear(WEIGHT)(images[:1]), (False, True), "output [1, 5] instead of"),
+        (linear(changed(0.05)), (True, True, True), "max_abs"),
+        (with_nan, (True, True, True), "NaN or infinity in the output"),
+        (
+            lambda images: linear(WEIGHT)(images)[:, :4],
+            (True, True, True),
+            "output [1, 4] instead of",
+        ),
+        (refuses_more_than_one, (False, True, True), "got 5, expected 1"),
+        (
+            lambda images: linear(WEIGHT)(images[:1]),
+            (False, True, True),
+            "output [1, 5] instead of",
+        ),
     ],
     ids=["weight", "nan", "shape", "refused-batch", "frozen-batch"],
 )
-def test_other_answers_fail(candidate: Answer, failed: tuple[bool, bool], said: str) -> None:
+def test_other_answers_fail(candidate: Answer, failed: tuple[bool, bool, bool], said: str) -> None:
     checks = agreement_checks(linear(WEIGHT), candidate, SHAPE, EXPORT)
     assert tuple(not check.passed for check in checks) == failed
     with pytest.raises(VerificationError) as raised:
@@ -112,3 +122,46 @@ def test_noise_is_seeded() -> None:
     assert noise((2, 3)).dtype == np.float32
     np.testing.assert_array_equal(noise((2, 3), seed=4), noise((2, 3), seed=4))
     assert not np.array_equal(noise((2, 3), seed=4), noise((2, 3), seed=5))
+
+
+def mean(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    return images.mean(axis=(2, 3))
+
+
+def by_place(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image's answer depends on where it stands."""
+    return mean(images) + np.arange(len(images), dtype=np.float32)[:, None]
+
+
+def of_all(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """An image's answer depends on its neighbour."""
+    return mean(images) - mean(np.roll(images, 1, axis=0))
+
+
+def overflowing(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    return mean(np.where(images > 100, np.inf, images).astype(np.float32))
+
+
+def dividing(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean(images) / np.abs(mean(images))
+
+
+@pytest.mark.parametrize(
+    ("candidate", "failed"),
+    [
+        (mean, set()),
+        (by_place, {"identical-rows", "permuted-rows"}),
+        (of_all, {"permuted-rows"}),
+        (overflowing, {"finite-on-255"}),
+        (dividing, {"finite-on-zeros"}),
+    ],
+)
+def test_what_no_agreement_at_one_image_shows(candidate: Answer, failed: set[str]) -> None:
+    shape = (3, 4, 4)
+    checks = row_checks(candidate, shape, 4) + finite_checks(mean, candidate, shape, 1)
+    assert {check.name for check in checks if not check.passed} == failed
+
+
+def test_what_the_model_itself_cannot_is_not_asked_for() -> None:
+    assert all(check.passed for check in finite_checks(dividing, dividing, (3, 4, 4), 1))
