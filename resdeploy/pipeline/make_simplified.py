@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from resdeploy.artifact import Artifact, scratch_folder, sha256_of_file
 from resdeploy.contracts import Notify
 from resdeploy.errors import ChildFailedError, GraphError, VerificationError
@@ -23,7 +25,7 @@ from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, simplify_i
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.make import THREADS, Checks, Shape, graph_image_shape, merged_checks
-from resdeploy.records import BatchProfile, HistoryStep, Manifest
+from resdeploy.records import BatchProfile, GraphSummary, HistoryStep, Manifest
 from resdeploy.runtimes import OrtRunner
 
 _NOT_USED = "was not used: "
@@ -45,25 +47,28 @@ def simplify_file(
     Raises:
         VerificationError: even an untouched copy does not answer like the source.
     """
-    judge = _Judge(source.path, graph_image_shape(manifest), manifest.batch)
+    model = read_model(source.path)
+    judge = _Judge(
+        source.path, summary.summary_of(model), graph_image_shape(manifest), manifest.batch
+    )
     with scratch_folder() as folder:
         passed = folder / "passed.onnx"
-        notes = _passed(source.path, passed)
+        notes = _passed(model, passed)
         used = _simplified(passed, path, judge, simplifiers, limits, notes)
-        checks = _unsimplified(passed, path, judge, notes) if used is None else used.checks
+        judged = _unsimplified(passed, path, judge, notes) if used is None else used.judged
     packages = [] if used is None else [used.row.package]
     step = HistoryStep(
         step="simplify",
         tools=package_versions(["onnx-ir", "onnxruntime", *packages]),
         source_sha256=source.sha256,
-        nodes=summary.summary_of(read_model(path)).nodes,
+        nodes=judged.nodes,
         notes=tuple(notes),
     )
     simplified = manifest.model_copy(
         update={
             "sha256": sha256_of_file(path),
             "size_bytes": path.stat().st_size,
-            "verification": merged_checks(manifest.verification, checks, "simplify"),
+            "verification": merged_checks(manifest.verification, judged.checks, "simplify"),
             "history": (*manifest.history, step),
         }
     )
@@ -78,9 +83,8 @@ def tell_unsimplified(manifest: Manifest, notify: Notify) -> None:
             notify(note)
 
 
-def _passed(source: Path, result: Path) -> list[str]:
+def _passed(model: ir.Model, result: Path) -> list[str]:
     """Write what the passes make of a graph; a note for each that changed or refused something."""
-    model = read_model(source)
     found = apply_passes(model)
     write_model(model, result)
     counts = [f"{name}: {facts.changed}" for name, facts in found.items() if facts.changed]
@@ -89,11 +93,19 @@ def _passed(source: Path, result: Path) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class _Judged:
+    """A graph that is right: how many nodes it has, and what was checked."""
+
+    nodes: int
+    checks: Checks
+
+
+@dataclass(frozen=True, slots=True)
 class _Used:
-    """The simplifier whose graph was taken, and what was checked."""
+    """The simplifier whose graph was taken."""
 
     row: Simplifier
-    checks: Checks
+    judged: _Judged
 
 
 def _simplified(
@@ -108,26 +120,26 @@ def _simplified(
     for row in simplifiers:
         try:
             simplify_in_child(passed, path, module=row.module, limits=limits)
-            checks = judge.checks(path)
+            judged = judge.of(path)
         except (ChildFailedError, GraphError, VerificationError) as error:
             notes.append(f"{row.name} {_NOT_USED}{error.message}")
         else:
             notes.append(row.name)
-            return _Used(row, checks)
+            return _Used(row, judged)
     return None
 
 
-def _unsimplified(passed: Path, path: Path, judge: _Judge, notes: list[str]) -> Checks:
+def _unsimplified(passed: Path, path: Path, judge: _Judge, notes: list[str]) -> _Judged:
     """Without any simplifier: what the passes made, or else what came; a note says which."""
     shutil.copyfile(passed, path)
     try:
-        checks = judge.checks(path)
+        judged = judge.of(path)
     except (GraphError, VerificationError) as error:
         notes.append(f"the passes {_NOT_USED}{error.message}")
         shutil.copyfile(judge.source, path)
-        return judge.checks(path)
+        return judge.of(path)
     notes.append("the passes alone")
-    return checks
+    return judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +147,18 @@ class _Judge:
     """Holds graphs against the one they were made from."""
 
     source: Path
+    before: GraphSummary
     shape: Shape
     batch: BatchProfile | None
 
-    def checks(self, result: Path) -> Checks:
-        """The named comparisons.
+    def of(self, result: Path) -> _Judged:
+        """The graph in a file, if every named comparison holds.
 
         Raises:
-            GraphError: the result is no ONNX graph.
+            GraphError: it is no ONNX graph.
             VerificationError: a check failed.
         """
-        before, after = (summary.summary_of(read_model(path)) for path in (self.source, result))
+        after = summary.summary_of(read_model(result))
         with (
             OrtRunner(self.source, threads=THREADS) as reference,
             OrtRunner(result, threads=THREADS) as candidate,
@@ -154,8 +167,8 @@ class _Judge:
             agreement = verify.agreement_checks(
                 reference.run, candidate.run, self.shape, verify.SIMPLIFY, batches
             )
-        same = (before.inputs, before.outputs) == (after.inputs, after.outputs)
+        kept = (self.before.inputs, self.before.outputs) == (after.inputs, after.outputs)
         described = "names, types, shapes and dynamic batch"
-        checks = (*agreement, verify.condition("same-inputs-outputs", same, described))
+        checks = (*agreement, verify.condition("same-inputs-outputs", kept, described))
         verify.require(checks, "its graph", "another simplifier is tried")
-        return checks
+        return _Judged(after.nodes, checks)
