@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,3 +163,66 @@ def inspect(artifact: Path) -> Inspection:
         graph=contents,
         manifest=opened.manifest,
     )
+
+
+class Difference(Record):
+    """A dotted name from Inspection, and what it is in either file; empty where it is not there."""
+
+    name: str
+    left: str
+    right: str
+
+
+class Comparison(Record):
+    """Two artifacts, and where they differ."""
+
+    left: Inspection
+    right: Inspection
+    differences: tuple[Difference, ...]
+
+
+# What every file has its own of, and what the sidecar repeats.
+_OMITTED = (
+    "path", "manifest.verification", "manifest.sha256", "manifest.size_bytes",
+    "manifest.precision", "manifest.opset", "manifest.inputs", "manifest.outputs",
+)  # fmt: skip
+_KEYS = ("name", "step", "operator")  # by which the parts of a list are known
+
+
+def difference(left: Path, right: Path) -> Comparison:
+    """What is another in `right` than in `left`: operators, weights, provenance.
+
+    Raises:
+        ArtifactError, GraphError: a file is not there, altered or damaged.
+    """
+    found = inspect(left), inspect(right)
+    before, after = (_flat(item.model_dump(mode="json")) for item in found)
+    return Comparison(
+        left=found[0],
+        right=found[1],
+        differences=tuple(
+            Difference(name=name, left=before.get(name, ""), right=after.get(name, ""))
+            for name in dict.fromkeys((*before, *after))
+            if before.get(name) != after.get(name) and not name.startswith(_OMITTED)
+        ),
+    )
+
+
+def _flat(value: Any, name: str = "") -> dict[str, str]:
+    """Every leaf by its dotted name; the parts of a list by what they are called."""
+    if isinstance(value, dict):
+        parts = value
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        parts = {_key(part): part for part in value}
+    else:
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return {} if value is None or value == [] else {name: shown}
+    return {
+        key: leaf
+        for part, content in parts.items()
+        for key, leaf in _flat(content, f"{name}.{part}" if name else part).items()
+    }
+
+
+def _key(part: dict[str, Any]) -> str:
+    return str(next(part.pop(key) for key in _KEYS if key in part))

@@ -190,11 +190,11 @@ def inspection_view(fields: Row) -> RenderableType:
         ("sha256", fields["sha256"]),
         ("size", text.bytes_text(fields["size_bytes"])),
         ("precision", graph["precision"]),
-        ("opset", str(graph["opset"])),
+        *([("opset", str(graph["opset"]))] if graph["opset"] else []),
         ("weight elements", text.count_text(graph["params"])),
         *[(f"weights {name}", text.bytes_text(n)) for name, n in graph["bytes_by_dtype"].items()],
-        *[("input", _tensor(tensor)) for tensor in graph["inputs"]],
-        *[("output", _tensor(tensor)) for tensor in graph["outputs"]],
+        *_tensors("input", graph["inputs"] or manifest.get("inputs", ())),
+        *_tensors("output", graph["outputs"] or manifest.get("outputs", ())),
         *_provenance(manifest),
     ]
     operators = [(name, text.count_text(count)) for name, count in graph["operators"].items()]
@@ -209,9 +209,21 @@ def inspection_view(fields: Row) -> RenderableType:
     return Group(*views)
 
 
-def _tensor(tensor: Row) -> str:
-    shape = ", ".join(str(size) for size in tensor["shape"])
-    return f"{tensor['name']} {tensor['dtype']} [{shape}]"
+def difference_view(fields: Row) -> RenderableType:
+    """What is another in the second of two artifacts."""
+    rows = [(row["name"], row["left"], row["right"]) for row in fields["differences"]]
+    paths = fields["left"]["path"], fields["right"]["path"]
+    if not rows:
+        return Text(f"{paths[0]} and {paths[1]} are the same in everything that is known of them.")
+    return _grid(f"{len(rows)} differences", ("", *paths), rows)
+
+
+def _tensors(kind: str, tensors: Iterable[Row]) -> list[tuple[str, str]]:
+    rows = []
+    for tensor in tensors:
+        shape = ", ".join(str(size) for size in tensor["shape"])
+        rows.append((kind, f"{tensor['name']} {tensor['dtype']} [{shape}]"))
+    return rows
 
 
 def _provenance(manifest: Row) -> list[tuple[str, str]]:

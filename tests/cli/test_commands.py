@@ -237,6 +237,20 @@ def test_predict_gives_the_class_that_check_counts(
     assert prediction["top"][0]["probability"] > prediction["top"][1]["probability"]
 
 
+def test_inspect_tells_what_differs_between_two_files(
+    cli: Cli, exported: Path, quantized: Path
+) -> None:
+    document = json.loads(cli("inspect", exported, quantized, "--json").out)
+    found = {row["name"]: (row["left"], row["right"]) for row in document["differences"]}
+    assert found["graph.precision"] == ("fp32", "int8")
+    left, right = (int(count or 0) for count in found["graph.operators.QuantizeLinear"])
+    assert (left, right > 0) == (0, True)
+    assert found["manifest.quantization.target"] == ("", "ort-cpu")
+    assert not any(name.startswith(("path", "manifest.preprocess")) for name in found)
+    assert "graph.precision" in cli("inspect", exported, quantized).out
+    assert "are the same" in cli("inspect", exported, exported).out
+
+
 def test_inspect_shows_operators_and_provenance(cli: Cli, quantized: Path) -> None:
     document = json.loads(cli("inspect", quantized, "--json").out)
     assert document["graph"]["precision"] == "int8"
