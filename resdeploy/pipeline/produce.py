@@ -277,6 +277,11 @@ def loaded_model(
 
 def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
     """An ONNX file and its sidecar; without one, what the graph and the user say."""
+    if path.suffix in {row.suffix for row in FORMATS if row.name != ONNX}:
+        raise UsageError(
+            f"{path} is no ONNX file, and only ONNX graphs are simplified and quantized",
+            hint="export the model with --format onnx, and start from that",
+        )
     artifact = open_artifact(path)
     facts = summary.summary_of(read_model(path))
     if len(facts.inputs) != 1 or len(facts.inputs[0].shape) != 4:
