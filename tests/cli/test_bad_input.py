@@ -17,7 +17,7 @@ from tests.conftest import Cli
         (["export", "resnet51"], ["resnet51", "resnet50"]),
         (["export", "resnet20", "--format", "onx"], ["onx", "onnx"]),
         (["export", "resnet20", "--exporter", "jit"], ["exporter of onnx 'jit'", "dynamo"]),
-        (["quantize", "x.pt2", "--data", "synthetic:2"], ["x.pt2 is no ONNX file", "--format onnx"]),
+        (["quantize", "x.pt2", "--data", "synthetic:2"], ["x.pt2 is no ONNX", "--format onnx"]),
         (["simplify", "x.torchscript"], ["x.torchscript is no ONNX file"]),
         (["export", "resnet20", "--weights", "absent.pth"], ["absent.pth"]),
         (["export", "resnet20", "--mean", "a,b"], ["--mean", "a,b"]),
