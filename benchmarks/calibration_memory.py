@@ -2,7 +2,7 @@
 
     python benchmarks/calibration_memory.py [--peer]
 
-Claim (issue 2, Must show 7): `resdeploy quantize resnet50 --data ...` at 224×224 with 256
+Claim: `resdeploy quantize resnet50 --data ...` at 224×224 with 256
 images peaks under 2 GB, within 5 % of the peak with 64 images. ONNX Runtime's own entropy
 calibrator needed 7.5 GB for 64.
 

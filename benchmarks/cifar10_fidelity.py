@@ -2,7 +2,7 @@
 
     RESDEPLOY_DATA=../shared/data python benchmarks/cifar10_fidelity.py
 
-Claim (issue 2, Must show 4): for the published checkpoints resnet20-12fca82f.th and
+Claim: for the published checkpoints resnet20-12fca82f.th and
 resnet56-4bfd9763.th, eager FP32 is right on 1,627 and 1,663 of the 2,000 evaluation images,
 the exported ONNX gives the same predictions, and ort-cpu INT8 calibrated on 520 training
 images agrees with FP32 on at least 97.5 % of them.

@@ -2,7 +2,7 @@
 
     python benchmarks/export_agreement.py [--weights FILE]
 
-Claim (issue 2, Must show 3): `resdeploy export resnet50 --format onnx` writes resnet50.onnx
+Claim: `resdeploy export resnet50 --format onnx` writes resnet50.onnx
 and resnet50.onnx.json, `--json` names the artifact, its sha256 and the verification, and ONNX
 Runtime agrees with eager within 1e-4 at batch 1 and 5.
 

@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py
 
-Claim (issue 2, Must show 5): resnet50, batch 1, two threads, in one run: ort INT8 takes at
+Claim: resnet50, batch 1, two threads, in one run: ort INT8 takes at
 most 0.6 of ort FP32, and ort FP32 at most 0.6 of eager.
 
 Method: the product's own `bench`: eager, FP32 and INT8 interleaved round by round in one

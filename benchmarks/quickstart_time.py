@@ -2,7 +2,7 @@
 
     python benchmarks/quickstart_time.py
 
-Claim (issue 2, Must show 1 and 2): after the install, `resdeploy run recipes/quickstart.toml`
+Claim: after the install, `resdeploy run recipes/quickstart.toml`
 ends in PASS within 30 s on two cores; the same again is faster, because it reuses everything
 but the timings; `resdeploy --help` takes at most 0.3 s.
 
