@@ -79,6 +79,16 @@ def _averages_evenly(node: ir.Node) -> bool:
     return not (hangs_over and attributes.get_int("count_include_pad", 0) == 1)
 
 
+def _pools_no_squares(node: ir.Node) -> bool:
+    """A mean of squares is the statistic of a norm (FRN, EvoNorm), which eight bits would ruin."""
+    image = node.inputs[0]
+    producer = None if image is None else image.producer()
+    if producer is None:
+        return True
+    times_itself = producer.op_type == "Mul" and producer.inputs[0] is producer.inputs[1]
+    return not times_itself and producer.op_type != "Pow"
+
+
 def _always(node: ir.Node) -> bool:
     return True
 
@@ -97,7 +107,7 @@ _COMPUTE: dict[str, Callable[[ir.Node], bool]] = {
     "Conv": _has_weights,
     "Gemm": _is_plain_gemm,
     "Add": _adds_two_activations,
-    "GlobalAveragePool": _always,
+    "GlobalAveragePool": _pools_no_squares,
     "AveragePool": _averages_evenly,
 }
 

@@ -53,6 +53,11 @@ CASES = {
         quantized="x r p",
         fused={"Conv": 1},
     ),
+    "mean-of-squares": Case(
+        body=f"a = Conv<{PADDED}>(x, w, b) r = Mul(a, a) {HEAD}",
+        weights=weights(CONV),
+        quantized="x p",
+    ),
     "residual": Case(
         body=f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) d = Conv<{PADDED}>(q, u, c)
             s = Conv(x, k) t = Add(d, s) r = Relu(t) {HEAD}""",
