@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from resdeploy.errors import ArtifactError, GraphError
 
 
-class _ProgramRunner:
+class _ProgramRunner(ABC):
     """A program of PyTorch with `threads` threads, and afterwards as many as before.
 
     Raises:
@@ -49,8 +50,9 @@ class _ProgramRunner:
         torch.set_num_threads(self._threads_before)
         del self.program
 
+    @abstractmethod
     def _load(self) -> Any:
-        raise NotImplementedError
+        """The program in the file."""
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
