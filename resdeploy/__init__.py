@@ -13,12 +13,13 @@ from resdeploy.table import lazy
 if TYPE_CHECKING:
     from resdeploy.pipeline.evaluate import bench, check
     from resdeploy.pipeline.look import inspect, predict
-    from resdeploy.pipeline.produce import export, quantize, simplify
+    from resdeploy.pipeline.produce import cast, export, quantize, simplify
     from resdeploy.pipeline.run import run
     from resdeploy.pipeline.show import show
 
 _PUBLIC = {
     "bench": "resdeploy.pipeline.evaluate:bench",
+    "cast": "resdeploy.pipeline.produce:cast",
     "check": "resdeploy.pipeline.evaluate:check",
     "export": "resdeploy.pipeline.produce:export",
     "inspect": "resdeploy.pipeline.look:inspect",
@@ -31,6 +32,7 @@ _PUBLIC = {
 
 __all__ = [
     "bench",
+    "cast",
     "check",
     "export",
     "inspect",

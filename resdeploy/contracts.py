@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,8 @@ class Runner(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits [N, classes] for images, float32 both unless the file says otherwise."""
         ...
 
 

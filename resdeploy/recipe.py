@@ -24,13 +24,20 @@ from pydantic import (
 )
 
 from resdeploy.errors import RecipeError, near_names
-from resdeploy.records import BatchProfile, ModelOptions, Record, Rule
-from resdeploy.words import Interpolation, NormChoice, OnBroken, WeightBitsChoice
+from resdeploy.records import BatchProfile, CastOptions, ExportOptions, ModelOptions, Record, Rule
+from resdeploy.words import (
+    FloatType,
+    Head,
+    Interpolation,
+    NormChoice,
+    OnBroken,
+    WeightBitsChoice,
+)
 
 _WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf", "own")
 
 # Reports use these names for what lies between the model and its targets.
-STEP_NAMES = ("eager", "export", "simplify")
+STEP_NAMES = ("eager", "export", "simplify", "quantize")
 
 # Fields of a Recipe that TOML calls otherwise, or cannot say.
 _NOT_TOML = ("base", "schema_version")
@@ -76,6 +83,8 @@ _STRICT = ConfigDict(strict=True)
 # TOML writes these as text.
 _FilterName = Annotated[Interpolation, Field(strict=False)]
 _BitsName = Annotated[WeightBitsChoice, Field(strict=False)]
+_FloatTypeName = Annotated[FloatType, Field(strict=False)]
+_HeadName = Annotated[Head, Field(strict=False)]
 _NormName = Annotated[NormChoice, Field(strict=False)]
 _OnBrokenName = Annotated[OnBroken, Field(strict=False)]
 
@@ -112,6 +121,27 @@ class InputTable(Record):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     batch: BatchTable | None = None
+
+
+class ExportTable(ExportOptions):
+    """`export`: how the files are written, and what they take and give."""
+
+    model_config = _STRICT
+
+    head: _HeadName = Head.LOGITS
+
+    def of(self, format: str) -> ExportOptions:
+        """What is said for a format: `exporter` and `opset` are of ONNX alone."""
+        others = {} if format == "onnx" else {"exporter": "auto", "opset": None}
+        return ExportOptions(**{**dict(self), **others})
+
+
+class CastTable(CastOptions):
+    """`cast`: how graphs of the precisions fp16 and int8-fp16 become float16."""
+
+    model_config = _STRICT
+
+    io: _FloatTypeName = FloatType.FP32
 
 
 class QuantizationTable(Record):
@@ -213,6 +243,8 @@ class Recipe(Record):
     seed: int = 0
     model: ModelTable
     input: InputTable = InputTable()
+    export: ExportTable = ExportTable()
+    cast: CastTable = CastTable()
     quantization: QuantizationTable = QuantizationTable()
     targets: Annotated[tuple[TargetTable, ...], AfterValidator(_not_empty)]
     bench: BenchTable = BenchTable()
@@ -313,6 +345,8 @@ _TABLES: dict[str, type[BaseModel]] = {
     "model": ModelTable,
     "input": InputTable,
     "batch": BatchTable,
+    "export": ExportTable,
+    "cast": CastTable,
     "quantization": QuantizationTable,
     "targets": TargetTable,
     "bench": BenchTable,

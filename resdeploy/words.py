@@ -45,3 +45,18 @@ class NormChoice(StrEnum):
     BATCH = "batch"  # batch normalization, arXiv:1502.03167
     GROUP = "group"  # group normalization in 32 groups, arXiv:1803.08494
     FROZEN = "frozen"  # batch normalization whose statistics and parameters never change
+
+
+class Head(StrEnum):
+    """What a file gives for an image."""
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"  # the softmax of the logits
+    FEATURES = "features"  # what the last linear layer takes
+
+
+class FloatType(StrEnum):
+    """The type of a float16 graph's inputs and outputs."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"

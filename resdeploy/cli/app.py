@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from resdeploy.cli import (
     baseline,
     bench,
+    cast,
     check,
     doctor,
     export,
@@ -49,6 +50,7 @@ for _function in (
     show.show,
     export.export,
     simplify.simplify,
+    cast.cast,
     quantize.quantize,
     check.check,
     bench.bench,

@@ -6,29 +6,50 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resdeploy.cli.options import InputOptions, Model, ModelFlags, OutputPath, Weights
+from resdeploy.cli.options import (
+    DATA_METAVAR,
+    CastFlags,
+    ExportFlags,
+    InputOptions,
+    Model,
+    ModelFlags,
+    OutputPath,
+    Weights,
+)
 from resdeploy.cli.output import Output
+from resdeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from resdeploy.artifact import Artifact
+    from resdeploy.records import BatchProfile
 
 
 def export(
     out: Output,
     image: InputOptions,
     flags: ModelFlags,
+    how: ExportFlags,
+    cast: CastFlags,
     model: Model,
     format: Annotated[
         str, typer.Option(metavar="onnx|torchscript|pt2", help="Kind of file.")
     ] = "onnx",
-    exporter: Annotated[
-        str,
+    precision: Annotated[
+        str, typer.Option(metavar="fp32|fp16", help="Of weights and arithmetic; fp16 of ONNX.")
+    ] = "fp32",
+    batch: Annotated[
+        str | None,
         typer.Option(
-            metavar="auto|trace|dynamo|both",
-            help="Of ONNX: the first that is right, one of the two, or both side by side.",
+            metavar="N|MIN:OPT:MAX",
+            help="Batch sizes the file is for; it is tried at each. [default: any, tried to 3]",
+            show_default=False,
         ),
-    ] = "auto",
+    ] = None,
     weights: Weights = None,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar=DATA_METAVAR, help="Images to verify on, beside seeded noise."),
+    ] = None,
     no_simplify: Annotated[
         bool, typer.Option("--no-simplify", help="Leave the graph as it was exported.")
     ] = False,
@@ -41,9 +62,13 @@ def export(
         artifact = exported(
             model,
             format=format,
-            exporter=exporter,
+            precision=precision,
+            how=how.options(),
+            cast=cast.options(),
             weights=weights,
             options=flags.options(),
+            batch=None if batch is None else batch_profile(batch),
+            data=data,
             output=output,
             simplify=not no_simplify,
             choice=image.choice(),
@@ -51,6 +76,26 @@ def export(
             progress=out.progress,
         )
     print_artifact(out, "export", artifact)
+
+
+def batch_profile(text: str) -> BatchProfile:
+    """`N` or `MIN:OPT:MAX` as a profile.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from pydantic import ValidationError
+
+    from resdeploy.records import BatchProfile
+
+    parts = text.split(":")
+    try:
+        least, usual, greatest = (int(part) for part in (parts if len(parts) == 3 else parts * 3))
+        return BatchProfile(min=least, opt=usual, max=greatest)
+    except (ValueError, ValidationError) as error:
+        raise UsageError(
+            f"--batch is {text!r}", hint="a number, or three in ascending order as in 1:8:32"
+        ) from error
 
 
 def print_artifact(out: Output, kind: str, artifact: Artifact, **more: object) -> None:

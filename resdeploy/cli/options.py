@@ -20,11 +20,11 @@ import typer
 
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
-from resdeploy.words import Interpolation, NormChoice
+from resdeploy.words import FloatType, Head, Interpolation, NormChoice
 
 if TYPE_CHECKING:
     from resdeploy.pipeline.preprocessing import InputChoice
-    from resdeploy.records import ModelOptions
+    from resdeploy.records import CastOptions, ExportOptions, ModelOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,36 @@ class ModelFlags:
             problem = error.errors()[0]
             option = f"--{problem['loc'][0]}".replace("_", "-")
             raise UsageError(f"{option} is {problem['input']}: {problem['msg']}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFlags:
+    """What the command line says about the file, beside its format."""
+
+    exporter: str
+    opset: int | None
+    head: Head
+    embed_preprocess: bool
+
+    def options(self) -> ExportOptions:
+        """The same as the library takes it."""
+        from resdeploy.records import ExportOptions
+
+        return ExportOptions(**asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CastFlags:
+    """What the command line says about float16."""
+
+    io: FloatType
+    keep: list[str] | None
+
+    def options(self) -> CastOptions:
+        """The same as the library takes it."""
+        from resdeploy.records import CastOptions
+
+        return CastOptions(io=self.io, keep=tuple(self.keep or ()))
 
 
 def _output(*, as_json: bool, quiet: bool, verbose: bool, debug: bool) -> Output:
@@ -165,6 +195,48 @@ _GROUPS: dict[type, _Group] = {
         },
         value=ModelFlags,
     ),
+    ExportFlags: _Group(
+        options={
+            "exporter": (
+                Annotated[
+                    str,
+                    typer.Option(
+                        metavar="auto|trace|dynamo|both",
+                        help="Of ONNX: the first that is right, one of the two, or both side "
+                        "by side.",
+                    ),
+                ],
+                "auto",
+            ),
+            "opset": _option(
+                int | None,
+                "Of ONNX. [default: 20, the newest that ONNX Runtime, TensorRT and OpenVINO take]",
+                min=1,
+            ),
+            "head": (Annotated[Head, typer.Option(help="What the file gives.")], Head.LOGITS),
+            "embed_preprocess": _flag(
+                "--embed-preprocess", "Take uint8 [N, H, W, 3] pixels, RGB; normalise inside."
+            ),
+        },
+        value=ExportFlags,
+    ),
+    CastFlags: _Group(
+        options={
+            "io": (
+                Annotated[
+                    FloatType, typer.Option(help="Of a float16 graph: type of input and output.")
+                ],
+                FloatType.FP32,
+            ),
+            "keep": _option(
+                list[str] | None,
+                "Of a float16 graph: leave nodes of this name or operator type in float32; "
+                "may be repeated.",
+                metavar="NODE|OPERATOR",
+            ),
+        },
+        value=CastFlags,
+    ),
 }
 
 
@@ -236,10 +308,11 @@ Weights = Annotated[
 Candidates = Annotated[
     list[Path], typer.Argument(metavar="CANDIDATE...", help="Artifacts, each with its sidecar.")
 ]
+DATA_METAVAR = "FOLDER|FILE.npz|synthetic:N|embedded:NAME"
 Data = Annotated[
     str,
     typer.Option(
-        metavar="FOLDER|FILE.npz|synthetic:N|embedded:NAME",
+        metavar=DATA_METAVAR,
         help="Images; class subfolders are labels.",
         show_default=False,
     ),

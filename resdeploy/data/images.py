@@ -133,11 +133,14 @@ def _crop_start(edge: int, crop: int) -> int:
 
 def _normalized(image: Image.Image, preprocess: Preprocess) -> NDArray[np.float32]:
     pixels = np.asarray(image)
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, np.newaxis]
+    return normalized(pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis], preprocess)
+
+
+def normalized(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:
+    """A model's input float32 [..., C, H, W] from pixels [..., H, W, C], RGB or grey."""
     if preprocess.channels is ChannelOrder.BGR:
-        pixels = pixels[:, :, ::-1]
-    values = np.array(pixels.transpose(2, 0, 1), dtype=np.float32, order="C")
+        pixels = pixels[..., ::-1]
+    values = np.array(np.moveaxis(pixels, -1, -3), dtype=np.float32, order="C")
     values /= 255
     values -= np.array(preprocess.mean, dtype=np.float32).reshape(-1, 1, 1)
     values /= np.array(preprocess.std, dtype=np.float32).reshape(-1, 1, 1)

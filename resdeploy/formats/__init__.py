@@ -30,11 +30,15 @@ class Format:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exporter:
-    """`target` writes a file of `format` from (module, path, images)."""
+    """`target` writes a file of `format` from (module, path, signature).
+
+    opsets: of ONNX that it can write, the least and the greatest; None for other formats.
+    """
 
     name: str
     format: str
     target: str
+    opsets: tuple[int, int] | None = None
 
 
 FORMATS: Table[Format] = Table(
@@ -43,7 +47,7 @@ FORMATS: Table[Format] = Table(
         Format(
             name="onnx",
             suffix=".onnx",
-            precisions=("fp32", "int8"),
+            precisions=("fp32", "fp16", "int8", "int8-fp16"),
             contents="resdeploy.graph.summary:contents_of_onnx",
         ),
         Format(
@@ -67,8 +71,18 @@ FORMATS: Table[Format] = Table(
 EXPORTERS: Table[Exporter] = Table(
     "exporter",
     (
-        Exporter(name="trace", format="onnx", target="resdeploy.formats.onnx:onnx_by_trace"),
-        Exporter(name="dynamo", format="onnx", target="resdeploy.formats.onnx:onnx_by_dynamo"),
+        Exporter(
+            name="trace",
+            format="onnx",
+            target="resdeploy.formats.onnx:onnx_by_trace",
+            opsets=(13, 20),  # Q/DQ operators per channel are there from 13 on
+        ),
+        Exporter(
+            name="dynamo",
+            format="onnx",
+            target="resdeploy.formats.onnx:onnx_by_dynamo",
+            opsets=(18, 23),
+        ),
         Exporter(
             name="jit",
             format="torchscript",
@@ -83,7 +97,8 @@ EXPORTERS: Table[Exporter] = Table(
 )
 
 _PUBLIC = {
-    "ExportImages": "resdeploy.formats.images:ExportImages",
+    "FromPixels": "resdeploy.formats.pixels:FromPixels",
+    "Signature": "resdeploy.formats.signature:Signature",
     "onnx_by_dynamo": "resdeploy.formats.onnx:onnx_by_dynamo",
     "onnx_by_trace": "resdeploy.formats.onnx:onnx_by_trace",
     "pt2_from_module": "resdeploy.formats.exported_program:pt2_from_module",

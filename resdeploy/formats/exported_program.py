@@ -12,28 +12,28 @@ from pathlib import Path
 import torch
 
 from resdeploy.errors import VerificationError
-from resdeploy.formats.images import ExportImages
+from resdeploy.formats.signature import Signature
 
 
-def pt2_from_module(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
+def pt2_from_module(module: torch.nn.Module, path: Path, signature: Signature) -> None:
     """Export `module`, in eval mode, to `path`; the program refuses a batch outside its bounds.
 
     Raises:
         VerificationError: torch.export cannot express the module, or its batch cannot vary.
     """
-    bounds = {"min": images.least, "max": images.greatest}
-    varies = images.least < images.greatest
+    bounds = {"min": signature.least, "max": signature.greatest}
+    varies = signature.least < signature.greatest
     shapes = ({0: torch.export.Dim("batch", **bounds) if varies else None},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own internals
         try:
             program = torch.export.export(
-                module, (images.example(),), dynamic_shapes=shapes, strict=False
+                module, (signature.example(),), dynamic_shapes=shapes, strict=False
             )
         except Exception as error:  # its errors have no common base
             first = str(error).strip().partition("\n")[0] or type(error).__name__
             raise VerificationError(
-                f"torch.export failed on images {images}: {first}",
+                f"torch.export failed on images {signature}: {first}",
                 hint="the model may branch on the values or the number of its images",
             ) from error
         # In memory first: the names inside the archive are then the same for every path.

@@ -7,7 +7,6 @@ PyTorch has two exporters, and each has written wrong graphs (pytorch/pytorch#16
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import sys
@@ -18,14 +17,7 @@ from pathlib import Path
 import torch
 
 from resdeploy.errors import VerificationError
-from resdeploy.formats.images import ExportImages
-
-INPUT = "input"
-OUTPUT = "logits"
-BATCH = "batch"
-
-# ONNX Runtime 1.31 reads it, and its Q/DQ operators take float16 scales (since opset 19).
-OPSET = 20
+from resdeploy.formats.signature import BATCH, INPUT, Signature
 
 STDOUT = 1  # its file descriptor
 
@@ -33,8 +25,8 @@ STDOUT = 1  # its file descriptor
 LARGEST_BYTES = 2**31 - 2**24
 
 
-def onnx_by_trace(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
-    """Export `module`, in eval mode, to `path`: `input` [batch, C, H, W] to `logits`.
+def onnx_by_trace(module: torch.nn.Module, path: Path, signature: Signature) -> None:
+    """Export `module`, in eval mode, to `path`, with a batch of any size.
 
     The tracing exporter folds each BatchNorm into the convolution before it, and is the
     faster one (resnet50: 0.9 s against 6.2 s).
@@ -43,37 +35,35 @@ def onnx_by_trace(module: torch.nn.Module, path: Path, images: ExportImages) -> 
         VerificationError: the module cannot be traced, or is too large for one ONNX file.
     """
     _refuse_too_large(module)
-    written = io.BytesIO()  # so that a full disk is met below, where its error is plain
-    with _exporting(images):
+    with _exporting(signature):
         torch.onnx.export(
             module,
-            (images.example(),),
-            written,  # type: ignore[arg-type]  # this exporter takes files too
+            (signature.example(),),
+            str(path),
             dynamo=False,
             input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_axes={INPUT: {0: BATCH}, OUTPUT: {0: BATCH}},
-            opset_version=OPSET,
+            output_names=[signature.output],
+            dynamic_axes={INPUT: {0: BATCH}, signature.output: {0: BATCH}},
+            opset_version=signature.opset,
         )
-    path.write_bytes(written.getbuffer())
 
 
-def onnx_by_dynamo(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
+def onnx_by_dynamo(module: torch.nn.Module, path: Path, signature: Signature) -> None:
     """The same by the exporter on torch.export, which does not depend on one run's shapes.
 
     Raises:
         VerificationError: torch.export cannot express the module, or it is too large.
     """
     _refuse_too_large(module)
-    with _exporting(images):
+    with _exporting(signature):
         program = torch.onnx.export(
             module,
-            (images.example(),),
+            (signature.example(),),
             dynamo=True,
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=[signature.output],
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
-            opset_version=OPSET,
+            opset_version=signature.opset,
             verbose=False,
         )
         assert program is not None  # it is where no file is named
@@ -81,7 +71,7 @@ def onnx_by_dynamo(module: torch.nn.Module, path: Path, images: ExportImages) ->
 
 
 @contextlib.contextmanager
-def _exporting(images: ExportImages) -> Iterator[None]:
+def _exporting(signature: Signature) -> Iterator[None]:
     """Whatever an exporter says or raises, in a sentence.
 
     They warn of their age, and that shapes become constants: `verify` finds out whether any
@@ -94,9 +84,11 @@ def _exporting(images: ExportImages) -> Iterator[None]:
         logger.setLevel(logging.ERROR)  # it warns of operators of torchvision that nobody uses
         try:
             yield
+        except OSError:  # a full disk, say: it is no fault of the exporter
+            raise
         except Exception as error:  # the exporters' errors have no common base
             raise VerificationError(
-                f"torch.onnx.export failed on images {images}: {_reason(error)}",
+                f"torch.onnx.export failed on images {signature}: {_reason(error)}",
                 hint="images of this size may be too small for this model (see --size), or the "
                 "exporter has no ONNX operator for a part of it",
             ) from error

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from resdeploy.errors import VerificationError
-from resdeploy.formats.images import ExportImages
+from resdeploy.formats.signature import Signature
 
 
-def torchscript_from_module(module: torch.nn.Module, path: Path, images: ExportImages) -> None:
+def torchscript_from_module(module: torch.nn.Module, path: Path, signature: Signature) -> None:
     """Trace `module`, in eval mode, freeze it and write it to `path`.
 
     Freezing makes constants of the weights, which folds BatchNorm and drops dead branches.
@@ -31,12 +31,12 @@ def torchscript_from_module(module: torch.nn.Module, path: Path, images: ExportI
         # verified at other batch sizes before it is kept.
         warnings.simplefilter("ignore")
         try:
-            traced = torch.jit.trace(module, images.example(), check_trace=False)  # type: ignore[no-untyped-call]
+            traced = torch.jit.trace(module, signature.example(), check_trace=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced)
         except Exception as error:  # the tracer's errors have no common base
             first = str(error).strip().partition("\n")[0] or type(error).__name__
             raise VerificationError(
-                f"torch.jit.trace failed on images {images}: {first}",
+                f"torch.jit.trace failed on images {signature}: {first}",
                 hint="images of this size may be too small for this model (see --size)",
             ) from error
         # In memory first: the names inside the archive are then the same for every path.

@@ -40,7 +40,7 @@ EMITTERS: Table[Emitter] = Table(
 _PUBLIC = {
     "read_model": "resdeploy.graph.files:read_model",
     "write_model": "resdeploy.graph.files:write_model",
-    "simplify_in_child": "resdeploy.graph.simplify:simplify_in_child",
+    "SimplifierChild": "resdeploy.graph.simplify:SimplifierChild",
     "with_reductions": "resdeploy.graph.observe:with_reductions",
     "summary_of": "resdeploy.graph.summary:summary_of",
 }

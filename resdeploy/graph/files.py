@@ -25,7 +25,7 @@ def read_model(path: Path) -> ir.Model:
         # Of no other format, whatever the file is called; and of this one file alone.
         proto = onnx.load(path, format="protobuf", load_external_data=False)
         _refuse_other_files(proto, path)
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(path)  # the file: a proto would first be written into memory
     except (DecodeError, onnx.checker.ValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise GraphError(

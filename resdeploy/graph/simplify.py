@@ -11,10 +11,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from resdeploy.errors import ChildFailedError
+from resdeploy.graph.children import UNCHANGED
 from resdeploy.table import Table
 
 GIB = 1 << 30
@@ -53,35 +57,61 @@ class Limits:
     memory_bytes: int | None = None
 
 
-def simplify_in_child(
-    source: Path, result: Path, *, module: str, limits: Limits | None = None
-) -> None:
-    """Write the simplified graph of `source` to `result`.
+class SimplifierChild:
+    """A simplifier at work on `source` in a process of its own, while this one goes on.
 
-    Raises:
-        ChildFailedError: the child crashed, ran longer than it may, or wrote nothing.
+    Leaving the block ends the child and all it started.
     """
-    limits = limits or Limits()
-    result.unlink(missing_ok=True)  # of a simplifier before
-    memory = limits.memory_bytes or _memory_bytes(source)
-    command = [sys.executable, "-m", module, str(source), str(result), str(memory)]
-    # A session of its own, so that a time-out ends the child and all it started.
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as child:
+
+    def __init__(
+        self, source: Path, result: Path, *, module: str, limits: Limits | None = None
+    ) -> None:
+        self._result = result
+        self._limits = limits or Limits()
+        memory = self._limits.memory_bytes or _memory_bytes(source)
+        self._command = [sys.executable, "-m", module, str(source), str(result), str(memory)]
+
+    def __enter__(self) -> Self:
+        self._result.unlink(missing_ok=True)  # of a simplifier before
+        self._deadline = time.monotonic() + self._limits.timeout_s
+        # A session of its own, so that its end is that of all it started.
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with contextlib.suppress(ProcessLookupError):  # nobody is left of the session
+            os.killpg(self._process.pid, signal.SIGKILL)
+        with self._process:  # which closes its pipe and waits for it
+            pass
+
+    def changed(self) -> bool:
+        """Wait for the child; whether it wrote a graph that is another than the source's.
+
+        Raises:
+            ChildFailedError: it crashed, ran longer than it may, or wrote nothing.
+        """
         try:
-            said, _ = child.communicate(timeout=limits.timeout_s)
+            left = max(0.0, self._deadline - time.monotonic())
+            said, _ = self._process.communicate(timeout=left)
         except subprocess.TimeoutExpired as error:
             raise ChildFailedError(
-                f"it ran longer than {limits.timeout_s:g} s and was stopped"
+                f"it ran longer than {self._limits.timeout_s:g} s and was stopped"
             ) from error
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # nobody is left of the session
-                os.killpg(child.pid, signal.SIGKILL)
-    if child.returncode != 0:
-        raise ChildFailedError(f"it {_ending(child.returncode)}: {_last_line(said)}")
-    if not result.is_file():
-        raise ChildFailedError("it ended well but wrote no file")
+        code = self._process.returncode
+        if code == UNCHANGED:
+            return False
+        if code != 0:
+            raise ChildFailedError(f"it {_ending(code)}: {_last_line(said)}")
+        if not self._result.is_file():
+            raise ChildFailedError("it ended well but wrote no file")
+        return True
 
 
 def _memory_bytes(source: Path) -> int:

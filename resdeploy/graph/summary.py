@@ -7,21 +7,25 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from resdeploy.graph.cost import nodes_of
 from resdeploy.graph.files import read_model
 from resdeploy.records import GraphSummary, TensorFacts
 
 
-def contents_of_onnx(path: Path) -> GraphSummary:
-    """The facts of a file.
+def contents_of_onnx(path: Path, images: TensorFacts | None = None) -> GraphSummary:
+    """The facts of a file and of its nodes.
+
+    images: its first input as a sidecar has it, for MACs where the file leaves sizes open.
 
     Raises:
         GraphError: it is no valid ONNX.
     """
-    return summary_of(read_model(path))
+    model = read_model(path)
+    return summary_of(model).with_nodes(nodes_of(model, images))
 
 
 def summary_of(model: ir.Model) -> GraphSummary:
-    """The facts of a model; operators most frequent first."""
+    """The facts of a model, but none about single nodes; operators most frequent first."""
     graph = model.graph
     operators = Counter(node.op_type for node in graph)
     tensors = [value.const_value for value in graph.initializers.values() if value.const_value]
@@ -36,12 +40,15 @@ def summary_of(model: ir.Model) -> GraphSummary:
         operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
         params=sum(tensor.size for tensor in tensors if tensor.size > 1),
         bytes_by_dtype=dict(sorted(bytes_by_dtype.items())),
-        precision="int8" if "DequantizeLinear" in operators else _float_precision(bytes_by_dtype),
+        precision=_precision(operators, bytes_by_dtype),
     )
 
 
-def _float_precision(bytes_by_dtype: Counter[str]) -> str:
+def _precision(operators: Counter[str], bytes_by_dtype: Counter[str]) -> str:
+    """Of the whole graph; of what is not integers, the type of the greater part counts."""
     half = bytes_by_dtype["float16"] > bytes_by_dtype["float"] + bytes_by_dtype["float32"]
+    if "DequantizeLinear" in operators:
+        return "int8-fp16" if half else "int8"
     return "fp16" if half else "fp32"
 
 

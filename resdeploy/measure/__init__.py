@@ -16,7 +16,8 @@ _PUBLIC = {
     "measure_latency": "resdeploy.measure.latency:measure_latency",
     "machine_facts": "resdeploy.measure.machine:machine_facts",
     "weight_bits_for": "resdeploy.measure.machine:weight_bits_for",
-    "agreement_checks": "resdeploy.measure.verify:agreement_checks",
+    "trial_checks": "resdeploy.measure.verify:trial_checks",
+    "trial_of": "resdeploy.measure.verify:trial_of",
     "require": "resdeploy.measure.verify:require",
 }
 

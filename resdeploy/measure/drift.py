@@ -19,9 +19,13 @@ from resdeploy.records import DriftFigures, Flip
 
 
 class DriftMeter:
-    """Takes logits batch by batch; `result` gives what they amount to."""
+    """Takes logits batch by batch; `result` gives what they amount to.
 
-    def __init__(self) -> None:
+    classes: without them (of features, say) there is no top-1, and labels say nothing.
+    """
+
+    def __init__(self, *, classes: bool = True) -> None:
+        self.classes = classes
         self.samples = 0
         self.labelled = 0
         self.nonfinite = 0
@@ -50,7 +54,8 @@ class DriftMeter:
         ref, cand = reference.astype(np.float64), candidate.astype(np.float64)
         if self.nonfinite == 0:
             self._add_distance(ref, cand)
-        self._add_answers(batch, ref, cand)
+        if self.classes:
+            self._add_answers(batch, ref, cand)
 
     def _add_distance(self, ref: NDArray[np.float64], cand: NDArray[np.float64]) -> None:
         difference = np.abs(cand - ref)
@@ -98,6 +103,7 @@ class DriftMeter:
         """What the batches so far amount to; null where there is nothing to say."""
         compared = self.samples > 0 and self.nonfinite == 0
         labelled = self.labelled == self.samples > 0
+        answered = compared and self.classes
         flips = len(self.flipped)
         identical = self.noise == 0
         return DriftFigures(
@@ -107,13 +113,13 @@ class DriftMeter:
             mean_abs=self.sum_abs / self.values if compared else None,
             sqnr_db=None if identical or not compared else self._sqnr_db(),
             cosine_min=self.cosine_min if compared else None,
-            top1_agreement=(self.samples - flips) / self.samples if compared else None,
-            flips=flips if compared else None,
+            top1_agreement=(self.samples - flips) / self.samples if answered else None,
+            flips=flips if answered else None,
             flipped=tuple(self.flipped),
             top1_reference=self.hits["ref1"] / self.samples if labelled else None,
-            top1_candidate=self.hits["cand1"] / self.samples if compared and labelled else None,
+            top1_candidate=self.hits["cand1"] / self.samples if answered and labelled else None,
             top5_reference=self.hits["ref5"] / self.samples if labelled else None,
-            top5_candidate=self.hits["cand5"] / self.samples if compared and labelled else None,
+            top5_candidate=self.hits["cand5"] / self.samples if answered and labelled else None,
         )
 
     def _sqnr_db(self) -> float:
@@ -129,10 +135,17 @@ def _top5_hits(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> int:
 
 
 def measure_drift(
-    reference: Runner, candidates: Mapping[str, Runner], batches: Iterable[Batch]
+    reference: Runner,
+    candidates: Mapping[str, Runner],
+    batches: Iterable[Batch],
+    *,
+    classes: bool = True,
 ) -> dict[str, DriftFigures]:
-    """The drift of every candidate from one reference; each image is decoded and run once."""
-    meters = {name: DriftMeter() for name in candidates}
+    """The drift of every candidate from one reference; each image is decoded and run once.
+
+    classes: whether the numbers of an answer stand for classes, of which the largest wins.
+    """
+    meters = {name: DriftMeter(classes=classes) for name in candidates}
     for batch in batches:
         expected = reference.run(batch.images)
         for name, runner in candidates.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,31 +27,32 @@ NOISY_P90 = 1.5
 
 def measure_latency(
     runners: Mapping[str, Runner],
-    images: NDArray[np.float32],
+    images: Mapping[str, NDArray[Any]],
     *,
     rounds: int,
     warmup: int,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
     progress: Progress = silent,
 ) -> dict[str, TimingFigures]:
-    """Time every runner on the same images float32 [N, C, H, W], round by round.
+    """Time every runner round by round on its images: the same ones, as it takes them.
 
     The garbage collector runs between rounds, never inside a sample.
     """
-    for runner in runners.values():
+    for name, runner in runners.items():
         for _ in range(warmup):
-            runner.run(images)
+            runner.run(images[name])
     samples: dict[str, list[int]] = {name: [] for name in runners}
     names = list(runners)
+    batch = len(images[names[0]])
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for index in progress(range(rounds), f"timing batch {len(images)}", rounds):
+        for index in progress(range(rounds), f"timing batch {batch}", rounds):
             for name in names if index % 2 == 0 else reversed(names):
-                runner = runners[name]
-                runner.run(images)
+                runner, own = runners[name], images[name]
+                runner.run(own)
                 start = clock_ns()
-                runner.run(images)
+                runner.run(own)
                 samples[name].append(clock_ns() - start)
             gc.collect(0)
     finally:

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Runner, Source
-from resdeploy.errors import DataError, listed
+from resdeploy.errors import DataError, UsageError, listed
 from resdeploy.measure.drift import measure_drift
 from resdeploy.measure.latency import measure_latency
 from resdeploy.measure.verify import noise
+from resdeploy.models.heads import headed
 from resdeploy.models.reference import LoadedModel
+from resdeploy.pipeline.feeding import FedRunner, fed
+from resdeploy.pipeline.make import image_shape
 from resdeploy.records import (
     DataFacts,
     DriftFigures,
@@ -27,6 +30,7 @@ from resdeploy.records import (
 )
 from resdeploy.runtimes import RUNTIMES, EagerRunner
 from resdeploy.table import load_target
+from resdeploy.words import Head
 
 REFERENCE = "eager"
 
@@ -53,7 +57,16 @@ class Candidate:
 
 
 def runner_for(candidate: Candidate, threads: int) -> Runner:
-    """The Runner of a candidate's runtime; MissingExtraError where that is not installed."""
+    """The Runner of a candidate's runtime, for preprocessed images whatever the file takes.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+    """
+    return FedRunner(_own_runner(candidate, threads), candidate.artifact.manifest)
+
+
+def _own_runner(candidate: Candidate, threads: int) -> Runner:
+    """The Runner for images as the file takes them."""
     row = RUNTIMES[candidate.runtime]
     factory = load_target(row.target, extra=row.extra, why=f"running {candidate.name}")
     runner: Runner = factory(candidate.artifact.path, threads=threads)
@@ -72,11 +85,16 @@ def drift_records(
     """Every candidate against the eager model, on every image of `source`, in one pass.
 
     Raises:
+        UsageError: some candidates give logits, others something else.
         DataError: the labels are not those of the model's classes.
     """
-    _require_classes(source.facts(), reference.facts)
+    head = _common_head(candidates)
+    shape = image_shape(reference.facts.in_channels, preprocess)
+    module = headed(reference.module, head, shape)
+    if head is not Head.FEATURES:
+        _require_classes(source.facts(), reference.facts)
     with contextlib.ExitStack() as stack:
-        eager = stack.enter_context(EagerRunner(reference.module, threads=threads))
+        eager = stack.enter_context(EagerRunner(module, threads=threads))
         runners: dict[str, Runner] = {
             candidate.name: stack.enter_context(runner_for(candidate, threads))
             for candidate in candidates
@@ -85,12 +103,25 @@ def drift_records(
         batches = progress(
             source.batches(preprocess, COMPARE_BATCH), "comparing", -(-samples // COMPARE_BATCH)
         )
-        drifts = measure_drift(eager, runners, batches)
+        drifts = measure_drift(eager, runners, batches, classes=head is not Head.FEATURES)
     facts = source.facts()
     return tuple(
         _drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)
         for candidate in candidates
     )
+
+
+def _common_head(candidates: Sequence[Candidate]) -> Head:
+    """What the candidates give, which must be the same thing."""
+    manifests = [candidate.artifact.manifest for candidate in candidates]
+    heads = [Head.LOGITS if item is None else item.interface.head for item in manifests]
+    for candidate, head in zip(candidates, heads, strict=True):
+        if head is not heads[0]:
+            raise UsageError(
+                f"{candidate.name} gives {head}, and {candidates[0].name} {heads[0]}",
+                hint="compare them one at a time",
+            )
+    return heads[0]
 
 
 def _require_classes(data: DataFacts, model: ModelFacts) -> None:
@@ -141,13 +172,14 @@ def latency_records(
             REFERENCE: stack.enter_context(EagerRunner(reference.module, threads=settings.threads))
         }
         for candidate in candidates:
-            runner = runner_for(candidate, settings.threads)
+            runner = _own_runner(candidate, settings.threads)
             runners[candidate.name] = stack.enter_context(runner)
+        manifests = {item.name: item.artifact.manifest for item in candidates}
         for batch in settings.batches:
             images: NDArray[np.float32] = noise((batch, *image_shape))
             timings = measure_latency(
                 runners,
-                images,
+                {name: fed(images, manifests.get(name)) for name in runners},
                 rounds=settings.rounds,
                 warmup=settings.warmup,
                 progress=progress,

@@ -27,11 +27,14 @@ from resdeploy.formats import FORMATS
 from resdeploy.gate import judge
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline import compare, make, make_int8, make_simplified
+from resdeploy.pipeline.make_export import Export as ExportWork
 from resdeploy.pipeline.make_export import export_file
+from resdeploy.pipeline.make_fp16 import cast_file
 from resdeploy.pipeline.plan import (
     Bench,
     Build,
     Calibrate,
+    Cast,
     Drift,
     Export,
     Plan,
@@ -183,6 +186,8 @@ class Execution:
                 if reused:
                     make_int8.tell_unfused(self._made(step.key)[1], self.notify)
                 return reused
+            case Cast():
+                return self._once(step.key, lambda to: self._cast(step, to), self._made)
             case Drift():
                 return self._compared(step)
             case Bench():
@@ -220,28 +225,23 @@ class Execution:
 
     def _export(self, step: Export, folder: Path) -> None:
         path = folder / f"{_MODEL}{FORMATS[step.format].suffix}"
-        manifest = export_file(
-            self.loaded,
-            self.plan.facts.preprocess,
-            path,
+        work = ExportWork(
+            loaded=self.loaded,
+            preprocess=self.plan.facts.preprocess,
             name=self.recipe.name,
             format=step.format,
+            options=self.recipe.export.of(step.format),
             batch=self.recipe.input.batch,
-            notify=self.notify,
         )
+        manifest = export_file(work, path, notify=self.notify)
         write_text(sidecar_path(path), manifest.to_json())
 
-    def _simplify(self, step: Simplify, folder: Path) -> None:
-        source, manifest = self._made(step.graph)
-        path = folder / f"{_MODEL}.onnx"
-        simplified = make_simplified.simplify_file(source, manifest, path, notify=self.notify)
-        write_text(sidecar_path(path), simplified.to_json())
-
     def _calibrate(self, step: Calibrate, folder: Path) -> None:
-        source, _ = self._made(step.graph)
+        source, manifest = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
         table = make_int8.table_for(
             source,
+            manifest,
             self.plan.facts.preprocess,
             self.calibration,
             target=step.quantizer,
@@ -251,21 +251,32 @@ class Execution:
         )
         write_text(folder / _TABLE, table.to_json())
 
+    def _simplify(self, step: Simplify, folder: Path) -> None:
+        self._derive(step.graph, folder, make_simplified.simplify_file)
+
+    def _cast(self, step: Cast, folder: Path) -> None:
+        self._derive(step.graph, folder, cast_file, options=self.recipe.cast)
+
     def _quantize(self, step: Quantize, folder: Path) -> None:
-        source, manifest = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
-        path = folder / f"{_MODEL}.onnx"
-        quantized = make_int8.quantize_file(
-            source,
-            manifest,
-            self._table(step.table),
-            path,
+        self._derive(
+            step.graph,
+            folder,
+            make_int8.quantize_file,
+            table=self._table(step.table),
             target=step.quantizer,
             bits=step.bits,
             images=make_int8.first_images(self.calibration, self.plan.facts.preprocess),
-            notify=self.notify,
         )
-        write_text(sidecar_path(path), quantized.to_json())
+
+    def _derive(
+        self, key: str, folder: Path, work: Callable[..., Manifest], **settings: object
+    ) -> None:
+        """Make an ONNX file, and its sidecar, of a stored one."""
+        source, manifest = self._made(key)
+        path = folder / f"{_MODEL}.onnx"
+        made = work(source, manifest, path, **settings, notify=self.notify)
+        write_text(sidecar_path(path), made.to_json())
 
     def _drift(self, step: Drift, folder: Path) -> None:
         records = compare.drift_records(

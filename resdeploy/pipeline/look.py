@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from resdeploy.artifact import open_artifact
 from resdeploy.contracts import Notify, unheard
 from resdeploy.data import decode, preprocessed
-from resdeploy.errors import ArtifactError, DataError, VerificationError
+from resdeploy.errors import ArtifactError, DataError, UsageError, VerificationError
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.labels import CLASSES, answers_imagenet, imagenet_classes
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.evaluate import candidates_of, format_of
-from resdeploy.records import GraphSummary, Manifest, Record
+from resdeploy.pipeline.feeding import probabilities
+from resdeploy.records import GraphSummary, Manifest, Record, TensorFacts
 from resdeploy.table import load_target
+from resdeploy.words import Head
 
 IMAGENET = "imagenet"  # the word for the class names that the package ships
 
@@ -57,7 +59,7 @@ def predict(
 
     Raises:
         ArtifactError: no sidecar, so nobody knows how to preprocess.
-        UsageError: the model takes a number of channels that no image has.
+        UsageError: the model takes a number of channels that no image has, or gives features.
         DataError: an image cannot be read, or the labels are too few.
     """
     opened = open_artifact(artifact)
@@ -70,6 +72,9 @@ def predict(
     make.require_image_channels(opened.manifest.model, preprocess)
     if opened.manifest.model and not opened.manifest.model.trained:
         notify(f"{artifact} was made from random weights: its answers mean nothing")
+    head = opened.manifest.interface.head
+    if head is Head.FEATURES:
+        raise UsageError(f"{artifact} gives features, not classes", hint="export it with a head")
     names = _class_names(labels, opened.manifest, notify)
     candidate = candidates_of([opened])[0]
     predictions = []
@@ -80,10 +85,11 @@ def predict(
             except DataError as error:
                 hint = f"the artifact's sidecar asks for {preprocess.size} by {preprocess.size}"
                 raise DataError(error.message, hint=hint) from error
-            logits = runner.run(pixels[np.newaxis])[0].astype(np.float64)
-            if not np.isfinite(logits).all():
+            answers = runner.run(pixels[np.newaxis])
+            if not np.isfinite(answers).all():
                 raise VerificationError(f"{artifact} answers NaN or infinity for {path}")
-            predictions.append(_prediction(path, logits, names, top))
+            shares = answers if head is Head.PROBABILITIES else probabilities(answers)
+            predictions.append(_prediction(path, shares[0].astype(np.float64), names, top))
     return tuple(predictions)
 
 
@@ -115,14 +121,12 @@ def _read_names(path: Path) -> tuple[str, ...]:
 
 def _prediction(
     path: Path,
-    logits: NDArray[np.float64],
+    shares: NDArray[np.float64],
     names: tuple[str, ...] | None,
     top: int,
 ) -> Prediction:
-    if names is not None and len(names) != len(logits):
-        raise DataError(f"there are {len(names)} labels for {len(logits)} classes")
-    exponentials = np.exp(logits - logits.max())
-    shares = exponentials / exponentials.sum()
+    if names is not None and len(names) != len(shares):
+        raise DataError(f"there are {len(names)} labels for {len(shares)} classes")
     best = np.argsort(-shares, kind="stable")[:top]
     return Prediction(
         path=str(path),
@@ -155,14 +159,25 @@ def inspect(artifact: Path) -> Inspection:
     """
     opened = open_artifact(artifact)
     form = format_of(artifact)
-    contents = load_target(form.contents, extra="", why=f"a look into {artifact}")(artifact)
+    contents = load_target(form.contents, extra="", why=f"a look into {artifact}")
     return Inspection(
         path=str(artifact),
         sha256=opened.sha256,
         size_bytes=artifact.stat().st_size,
-        graph=contents,
+        graph=contents(artifact, _images_of(opened.manifest)),
         manifest=opened.manifest,
     )
+
+
+def _images_of(manifest: Manifest | None) -> TensorFacts | None:
+    """The first input as the sidecar has it, its open edges as long as preprocessing makes them."""
+    if manifest is None or not manifest.inputs:
+        return None
+    first = manifest.inputs[0]
+    edge = None if manifest.preprocess is None else manifest.preprocess.size
+    sizes = [size if isinstance(size, int) else edge for size in first.shape[1:]]
+    shape = (*first.shape[:1], *(size for size in sizes if size is not None))
+    return first.model_copy(update={"shape": shape}) if None not in sizes else None
 
 
 class Difference(Record):
@@ -190,13 +205,15 @@ _KEYS = ("name", "step", "operator")  # by which the parts of a list are known
 
 
 def difference(left: Path, right: Path) -> Comparison:
-    """What is another in `right` than in `left`: operators, weights, provenance.
+    """What is another in `right` than in `left`: operators, MACs, weights, provenance.
+
+    Single nodes are not compared, and left out: those of two exports have other names.
 
     Raises:
         ArtifactError, GraphError: a file is not there, altered or damaged.
     """
-    found = inspect(left), inspect(right)
-    before, after = (_flat(item.model_dump(mode="json")) for item in found)
+    found = _without_nodes(inspect(left)), _without_nodes(inspect(right))
+    before, after = (_flat(_comparable(item)) for item in found)
     return Comparison(
         left=found[0],
         right=found[1],
@@ -206,6 +223,21 @@ def difference(left: Path, right: Path) -> Comparison:
             if before.get(name) != after.get(name) and not name.startswith(_OMITTED)
         ),
     )
+
+
+def _without_nodes(found: Inspection) -> Inspection:
+    graph = found.graph.model_copy(update={"node_facts": ()})
+    return found.model_copy(update={"graph": graph})
+
+
+def _comparable(found: Inspection) -> dict[str, Any]:
+    """The fields of an inspection; operators are counted by what they compute in."""
+    fields = found.model_dump(mode="json")
+    operators: dict[str, dict[str, int]] = {}
+    for row in fields["graph"].pop("by_precision"):
+        operators.setdefault(row["operator"], {})[row["precision"] or "unknown"] = row["count"]
+    fields["graph"]["operators"] = operators
+    return fields
 
 
 def _flat(value: Any, name: str = "") -> dict[str, str]:

@@ -38,6 +38,8 @@ def graph_image_shape(manifest: Manifest) -> Shape:
     """
     size = None if manifest.preprocess is None else manifest.preprocess.size
     channels, *edges = manifest.inputs[0].shape[1:]
+    if manifest.interface.pixels:
+        *edges, channels = manifest.inputs[0].shape[1:]
     height, width = (edge if isinstance(edge, int) else size for edge in edges)
     if not isinstance(channels, int) or height is None or width is None:
         raise UsageError(

@@ -7,85 +7,177 @@ and why the others were not, is in the sidecar and told to the user.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
+from torch import nn
 
 from resdeploy.artifact import sha256_of_file
-from resdeploy.contracts import Notify, Runner, unheard
-from resdeploy.errors import UnknownNameError, VerificationError
+from resdeploy.contracts import Notify, Runner, Source, unheard
+from resdeploy.data.images import normalized
+from resdeploy.errors import UnknownNameError, UsageError, VerificationError
 from resdeploy.formats import EXPORTERS, FORMATS, Exporter
-from resdeploy.formats.images import ExportImages
-from resdeploy.formats.onnx import BATCH, INPUT, OUTPUT
+from resdeploy.formats.pixels import FromPixels
+from resdeploy.formats.signature import BATCH, INPUT, OPSET, Signature
 from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
+from resdeploy.models.heads import headed
 from resdeploy.models.reference import LoadedModel
-from resdeploy.pipeline.make import THREADS, Checks, image_shape
+from resdeploy.pipeline.feeding import pixels_of, probabilities
+from resdeploy.pipeline.make import THREADS, Checks, image_shape, require_image_channels
+from resdeploy.pipeline.make_simplified import Simplification, simplified_manifest
 from resdeploy.records import (
     BatchProfile,
+    ExportOptions,
     GraphSummary,
     HistoryStep,
+    Interface,
     Manifest,
     Preprocess,
     TensorFacts,
 )
 from resdeploy.runtimes import RUNTIMES, EagerRunner
 from resdeploy.table import load_target
+from resdeploy.words import Head
 
 AUTO = "auto"
 BOTH = "both"
+ONNX = "onnx"
+
+AS_IT_IS = ExportOptions()
+
+# The real images that are run at a time, so that their number does not matter to memory.
+_IMAGES = 8
 
 
-def exporters_of(format: str, choice: str) -> tuple[Exporter, ...]:
+def exporters_of(format: str, options: ExportOptions) -> tuple[Exporter, ...]:
     """The exporters to try, in order.
 
     Raises:
         UnknownNameError: no such format, or no such exporter of it.
+        UsageError: none of them writes this opset.
     """
-    form = FORMATS[format].name
-    rows = tuple(row for row in EXPORTERS if row.format == form)
-    if choice in (AUTO, BOTH):
-        return rows
-    named = tuple(row for row in rows if row.name == choice)
-    if not named:
+    form, choice = FORMATS[format].name, options.exporter
+    known = tuple(row for row in EXPORTERS if row.format == form)
+    rows = tuple(row for row in known if choice in (AUTO, BOTH, row.name))
+    if not rows:
         raise UnknownNameError(
-            f"exporter of {form}", choice, [AUTO, BOTH, *(row.name for row in rows)]
+            f"exporter of {form}", choice, [AUTO, BOTH, *(row.name for row in known)]
         )
-    return named
+    able = tuple(row for row in rows if options.opset is None or _writes(row, options.opset))
+    if not able:
+        said = [f"{row.name}: {row.opsets[0]} to {row.opsets[1]}" for row in rows if row.opsets]
+        raise UsageError(
+            f"the opset {options.opset} cannot be written as {form}",
+            hint=f"these can be: {', '.join(said)}" if said else "only ONNX has opsets",
+        )
+    return able
 
 
-def export_file(
-    loaded: LoadedModel,
-    preprocess: Preprocess,
-    path: Path,
-    *,
-    name: str,
-    format: str = "onnx",
-    exporter: str = AUTO,
-    batch: BatchProfile | None = None,
-    notify: Notify = unheard,
-) -> Manifest:
+def _writes(row: Exporter, opset: int) -> bool:
+    return row.opsets is not None and row.opsets[0] <= opset <= row.opsets[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What is exported, and how.
+
+    format: `simplify` is for ONNX alone, and works while the exported file is verified.
+    data: images to verify on beside seeded noise.
+    """
+
+    loaded: LoadedModel
+    preprocess: Preprocess
+    name: str
+    format: str = ONNX
+    options: ExportOptions = AS_IT_IS
+    batch: BatchProfile | None = None
+    simplify: bool = False
+    data: Source | None = None
+
+    @property
+    def interface(self) -> Interface:
+        """What the file takes and gives."""
+        return Interface(head=self.options.head, pixels=self.options.embed_preprocess)
+
+    @property
+    def signature(self) -> Signature:
+        """The same, as exporters need it."""
+        bounds = {} if self.batch is None else {"least": self.batch.min, "greatest": self.batch.max}
+        return Signature(
+            shape=image_shape(self.loaded.facts.in_channels, self.preprocess),
+            pixels=self.interface.pixels,
+            output=self.interface.head.value,
+            opset=self.options.opset or OPSET,
+            **bounds,
+        )
+
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch sizes to try; of a format with bounds, only those within."""
+        sizes = verify.batches_of(self.batch)
+        if self.batch is None or not FORMATS[self.format].bounded:
+            return sizes
+        return tuple(size for size in sizes if self.batch.min <= size <= self.batch.max)
+
+    @functools.cached_property
+    def headed(self) -> nn.Module:
+        """The model with the end that was asked for."""
+        return headed(self.loaded.module, self.options.head, self.signature.shape)
+
+    @property
+    def module(self) -> nn.Module:
+        """What is exported."""
+        if not self.interface.pixels:
+            return self.headed
+        require_image_channels(self.loaded.facts, self.preprocess)
+        return FromPixels(self.headed, self.preprocess)
+
+    def expected(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """What eager PyTorch says of images as the file takes them.
+
+        Preprocessing and softmax are NumPy's here, so that what the file does inside is held
+        against another implementation.
+        """
+        floats = normalized(images, self.preprocess) if self.interface.pixels else images
+        softmax = self.options.head is Head.PROBABILITIES
+        module = self.loaded.module if softmax else self.headed
+        with EagerRunner(module, threads=THREADS) as eager:
+            answers = eager.run(floats)
+        return probabilities(answers) if softmax else answers
+
+    @functools.cached_property
+    def trial(self) -> verify.Trial:
+        """What files are tried on, and what they must answer."""
+        shape = (verify.IMAGES, *self.signature.image_shape)
+        images = verify.pixel_noise(shape) if self.interface.pixels else verify.noise(shape)
+        return verify.trial_of(self.expected, images, self.batches)
+
+
+def export_file(export: Export, path: Path, *, notify: Notify = unheard) -> Manifest:
     """Export to `path`, and hold the file against eager PyTorch.
 
     Raises:
         UnknownNameError: no such format, or no such exporter of it.
+        UsageError: the model has no such head, or nothing writes the opset.
         VerificationError: no exporter wrote a file that passes every check.
     """
-    shape = image_shape(loaded.facts.in_channels, preprocess)
-    bounds = {} if batch is None else {"least": batch.min, "greatest": batch.max}
-    work = _Work(loaded, ExportImages(shape=shape, **bounds), _batches(format, batch), path)
     notes: list[str] = []
     good: _Made | None = None
     errors = []
-    for row in exporters_of(format, exporter):
+    for row in exporters_of(export.format, export.options):
         other = path.with_name(f"other.{path.name}")  # beside one that is good already
         try:
-            made = work.made(row, path if good is None else other)
+            made = _made(export, row, path if good is None else other, notify)
         except VerificationError as error:
             errors.append(error)
             notes.append(f"{row.name} was not used: {error.message}")
@@ -94,15 +186,13 @@ def export_file(
         finally:
             other.unlink(missing_ok=True)
         good = good or made
-        if exporter != BOTH:
+        if export.options.exporter != BOTH:
             break
         notes.append(made.line())
         notify(notes[-1])
     if good is None:
         raise _failure(errors)
-    return _manifest(
-        good, path, name, loaded, preprocess, batch, [*notes, f"exporter {good.row.name}"]
-    )
+    return good.noted([*notes, f"exporter {good.row.name}"])
 
 
 def _failure(errors: Sequence[VerificationError]) -> VerificationError:
@@ -113,79 +203,103 @@ def _failure(errors: Sequence[VerificationError]) -> VerificationError:
     return VerificationError(reasons, hint=errors[0].hint)
 
 
-def _batches(format: str, batch: BatchProfile | None) -> tuple[int, ...]:
-    """The batch sizes to try; of a format with bounds, only those within."""
-    sizes = verify.batches_of(batch)
-    if batch is None or not FORMATS[format].bounded:
-        return sizes
-    return tuple(size for size in sizes if batch.min <= size <= batch.max)
-
-
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """A file that passed. graph: what it holds, where it is ONNX; seconds: without the checks."""
+    """A file that passed, and what its sidecar says. seconds: without the checks."""
 
     row: Exporter
-    size_bytes: int
     seconds: float
-    graph: GraphSummary | None
-    checks: Checks
+    manifest: Manifest
 
     def line(self) -> str:
         """The figures by which exporters are compared."""
-        nodes = "" if self.graph is None else f"{self.graph.nodes} nodes, "
-        apart = max(check.value for check in self.checks if check.name.startswith("agreement"))
-        size = f"{self.size_bytes / 1e6:.1f} MB"
-        return f"{self.row.name}: {nodes}{size}, {self.seconds:.1f} s, max_abs {apart:.1e}"
+        nodes = self.manifest.history[-1].nodes
+        shown = "" if nodes is None else f"{nodes} nodes, "
+        checks = [item for item in self.manifest.verification if item.name.startswith("agreement")]
+        apart = max(check.value for check in checks)
+        size = f"{self.manifest.size_bytes / 1e6:.1f} MB"
+        return f"{self.row.name}: {shown}{size}, {self.seconds:.1f} s, max_abs {apart:.1e}"
+
+    def noted(self, notes: Sequence[str]) -> Manifest:
+        """The manifest, with what was said of the exporters in its first step."""
+        note = FORMATS[self.row.format].note
+        export, *later = self.manifest.history
+        step = export.model_copy(update={"notes": (*notes, *([note] if note else []))})
+        return self.manifest.model_copy(update={"history": (step, *later)})
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is exported, and at which batch sizes the files are tried."""
+def _made(export: Export, row: Exporter, path: Path, notify: Notify) -> _Made:
+    """Let one exporter write `path`, and check it.
 
-    loaded: LoadedModel
-    images: ExportImages
-    batches: tuple[int, ...]
-    path: Path
-
-    def made(self, row: Exporter, path: Path) -> _Made:
-        """Let one exporter write `path`, and check it.
-
-        Raises:
-            VerificationError: it failed, or a check did.
-        """
-        start = time.perf_counter()
-        write = load_target(row.target, extra="", why="the export")
-        write(self.loaded.module, path, self.images)
-        seconds = time.perf_counter() - start
-        model = read_model(path) if row.format == "onnx" else None
-        graph = None if model is None else summary.summary_of(model)
-        checks = self._answers(row, path)
-        if model is not None and graph is not None:
-            checks += _graph_checks(model, graph)
-        verify.require(
-            checks,
-            f"the {FORMATS[row.format].name} export of {self.loaded.facts.reference} ({row.name})",
-            "report this: the exporter and PyTorch disagree on this model",
-        )
-        return _Made(row, path.stat().st_size, seconds, graph, checks)
-
-    def _answers(self, row: Exporter, path: Path) -> Checks:
-        runtime = next(item for item in RUNTIMES if row.format in item.formats)
-        factory = load_target(runtime.target, extra=runtime.extra, why="verifying an export")
-        candidate: Runner = factory(path, threads=THREADS)
-        with EagerRunner(self.loaded.module, threads=THREADS) as eager, candidate as file:
-            return verify.export_checks(eager.run, file.run, self.images.shape, self.batches)
+    Raises:
+        VerificationError: it failed, or a check did.
+    """
+    start = time.perf_counter()
+    write = load_target(row.target, extra="", why="the export")
+    write(export.module, path, export.signature)
+    seconds = time.perf_counter() - start
+    if row.format != ONNX:
+        return _Made(row, seconds, _manifest(export, row, path, None, _answers(export, row, path)))
+    model = read_model(path)
+    graph = summary.summary_of(model)
+    checks = _graph_checks(model, graph, export.signature)
+    if not export.simplify:
+        checks = _answers(export, row, path, checks)
+        return _Made(row, seconds, _manifest(export, row, path, graph, checks))
+    with Simplification(model, path) as work:
+        del model  # it is as large as the file
+        checks = _answers(export, row, work.passed, checks)
+        manifest = _manifest(export, row, path, graph, checks)
+        found = work.finished(path, manifest, right=work.passed)
+        return _Made(row, seconds, simplified_manifest(found, manifest, path, notify=notify))
 
 
-def _graph_checks(model: ir.Model, facts: GraphSummary) -> Checks:
-    """Names and dynamic batch as promised; no BatchNorm left that its convolution can take."""
+def _answers(export: Export, row: Exporter, path: Path, more: Checks = ()) -> Checks:
+    """All checks of a file, those of its answers first, if every one holds.
+
+    Raises:
+        VerificationError: a check failed.
+    """
+    runtime = next(item for item in RUNTIMES if row.format in item.formats)
+    factory = load_target(runtime.target, extra=runtime.extra, why="verifying an export")
+    candidate: Runner = factory(path, threads=THREADS)
+    with candidate as file:
+        checks = verify.trial_checks(file.run, export.trial, verify.EXPORT)
+        checks += _real_checks(export, file)
+    checks += more
+    verify.require(
+        checks,
+        f"the {FORMATS[row.format].name} export of {export.loaded.facts.reference} ({row.name})",
+        "report this: the exporter and PyTorch disagree on this model",
+    )
+    return checks
+
+
+def _real_checks(export: Export, file: Runner) -> Checks:
+    """The same agreement on real images, where there are any."""
+    if export.data is None:
+        return ()
+    require_image_channels(export.loaded.facts, export.preprocess)
+    pixels = export.interface.pixels
+    batches = (
+        pixels_of(batch.images, export.preprocess) if pixels else batch.images
+        for batch in export.data.batches(export.preprocess, min(_IMAGES, export.batches[-1]))
+    )
+    answered = ((images, export.expected(images)) for images in batches)
+    return (verify.agreement_check("agreement-images", file.run, answered, verify.EXPORT),)
+
+
+def _graph_checks(model: ir.Model, facts: GraphSummary, signature: Signature) -> Checks:
+    """Names, types and dynamic batch as promised; no BatchNorm that its convolution can take."""
     tensors = (*facts.inputs, *facts.outputs)
     unfolded = [node for node in model.graph if _is_foldable_batchnorm(node)]
     names = [tensor.name for tensor in tensors]
+    types = [tensor.dtype for tensor in tensors]
+    promised = ["uint8" if signature.pixels else "float", "float"]
     first = [tensor.shape[0] if tensor.shape else None for tensor in tensors]
     return (
-        verify.condition("names", names == [INPUT, OUTPUT], f"inputs and outputs are {names}"),
+        verify.condition("names", names == [INPUT, signature.output], f"they are {names}"),
+        verify.condition("types", types == promised, f"they are {types}"),
         verify.condition("dynamic-batch", first == [BATCH, BATCH], f"first dimensions {first}"),
         verify.condition("batchnorm-folded", not unfolded, f"{len(unfolded)} BatchNorm left"),
     )
@@ -205,37 +319,33 @@ def _is_foldable_batchnorm(node: ir.Node) -> bool:
 
 
 def _manifest(
-    made: _Made,
-    path: Path,
-    name: str,
-    loaded: LoadedModel,
-    preprocess: Preprocess,
-    batch: BatchProfile | None,
-    notes: Sequence[str],
+    export: Export, row: Exporter, path: Path, graph: GraphSummary | None, checks: Checks
 ) -> Manifest:
-    form, graph = FORMATS[made.row.format], made.graph
-    shape = (BATCH, *image_shape(loaded.facts.in_channels, preprocess))
-    image = TensorFacts(name=INPUT, dtype="float", shape=shape)
-    logits = TensorFacts(name=OUTPUT, dtype="float", shape=(BATCH, loaded.facts.num_classes))
+    facts, signature = export.loaded.facts, export.signature
+    dtype = "uint8" if signature.pixels else "float"
+    images = TensorFacts(name=INPUT, dtype=dtype, shape=(BATCH, *signature.image_shape))
+    answers = (BATCH, export.trial.answers.shape[1])
     step = HistoryStep(
         step="export",
         tools=package_versions(["torch", *(["onnxruntime"] if graph else [])]),
-        source_sha256=loaded.facts.weights_sha256,
+        source_sha256=facts.weights_sha256,
         nodes=None if graph is None else graph.nodes,
-        notes=(*notes, *([form.note] if form.note else [])),
     )
     return Manifest(
-        name=name,
-        format=form.name,
+        name=export.name,
+        format=row.format,
         precision="fp32",
         sha256=sha256_of_file(path),
         size_bytes=path.stat().st_size,
         opset=None if graph is None else graph.opset,
-        inputs=(image,) if graph is None else graph.inputs,
-        outputs=(logits,) if graph is None else graph.outputs,
-        model=loaded.facts,
-        preprocess=preprocess,
-        batch=batch,
-        verification=made.checks,
+        inputs=(images,) if graph is None else graph.inputs,
+        outputs=(TensorFacts(name=signature.output, dtype="float", shape=answers),)
+        if graph is None
+        else graph.outputs,
+        model=facts,
+        preprocess=export.preprocess,
+        interface=export.interface,
+        batch=export.batch,
+        verification=checks,
         history=(step,),
     )

@@ -6,6 +6,7 @@ As in `make`: a function writes one file, verified, and returns what its sidecar
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from resdeploy.graph import EMITTERS, observe, summary
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
+from resdeploy.pipeline.feeding import fed
 from resdeploy.pipeline.make import THREADS, Checks, merged_checks
 from resdeploy.quantization import OBSERVERS
 from resdeploy.quantization.calibrate import calibrate
@@ -53,6 +55,7 @@ def first_images(source: Source, preprocess: Preprocess) -> NDArray[np.float32]:
 
 def table_for(
     source: Artifact,
+    manifest: Manifest,
     preprocess: Preprocess,
     data: Source,
     *,
@@ -72,7 +75,7 @@ def table_for(
         del model
         with OrtRunner(observed, threads=threads) as runner:
             ranges = calibrate(
-                runner.run_all,
+                lambda images: runner.run_all(fed(images, manifest)),
                 tensors,
                 observer.reductions,
                 load_target(observer.target, extra="cpu", why=f"the method {method}"),
@@ -86,9 +89,9 @@ def table_for(
 def quantize_file(
     source: Artifact,
     manifest: Manifest,
-    table: CalibrationTable,
     path: Path,
     *,
+    table: CalibrationTable,
     target: str,
     bits: WeightBits,
     images: NDArray[np.float32],
@@ -111,7 +114,7 @@ def quantize_file(
     emit = load_target(EMITTERS[target].target, extra="cpu", why=f"the target {target}")
     emit(model, table.ranges, weight_bits=bits.bits)
     write_model(model, path)
-    checks = _quantized_checks(source.path, path, images)
+    checks = _quantized_checks(source.path, path, fed(images, manifest))
     verify.require(checks, "the INT8 graph", "report this, with the model")
     fusions = _fusions(source.path, path)
     facts = QuantizationFacts(
@@ -141,7 +144,7 @@ def tell_unfused(manifest: Manifest, notify: Notify) -> None:
             )
 
 
-def _quantized_checks(source: Path, result: Path, images: NDArray[np.float32]) -> Checks:
+def _quantized_checks(source: Path, result: Path, images: NDArray[Any]) -> Checks:
     """Float and INT8 graph on the same images, the latter with the arithmetic it spells out.
 
     What a CPU's kernels make of it is for `check` to say: the file may be for another CPU.

@@ -8,12 +8,18 @@ why, is in the sidecar and told to the user.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact, scratch_folder, sha256_of_file
 from resdeploy.contracts import Notify
@@ -21,11 +27,12 @@ from resdeploy.errors import ChildFailedError, GraphError, VerificationError
 from resdeploy.graph import summary
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.passes import apply_passes
-from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, simplify_in_child
+from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, SimplifierChild
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
-from resdeploy.pipeline.make import THREADS, Checks, Shape, graph_image_shape, merged_checks
-from resdeploy.records import BatchProfile, GraphSummary, HistoryStep, Manifest
+from resdeploy.pipeline.feeding import noise_for
+from resdeploy.pipeline.make import THREADS, Checks, graph_image_shape, merged_checks
+from resdeploy.records import GraphSummary, HistoryStep, Manifest
 from resdeploy.runtimes import OrtRunner
 
 _NOT_USED = "was not used: "
@@ -48,27 +55,42 @@ def simplify_file(
         VerificationError: even an untouched copy does not answer like the source.
     """
     model = read_model(source.path)
-    judge = _Judge(
-        source.path, summary.summary_of(model), graph_image_shape(manifest), manifest.batch
-    )
-    with scratch_folder() as folder:
-        passed = folder / "passed.onnx"
-        notes = _passed(model, passed)
-        used = _simplified(passed, path, judge, simplifiers, limits, notes)
-        judged = _unsimplified(passed, path, judge, notes) if used is None else used.judged
-    packages = [] if used is None else [used.row.package]
+    with Simplification(model, source.path, simplifiers=simplifiers, limits=limits) as work:
+        found = work.finished(path, manifest, right=source.path)
+    return simplified_manifest(found, manifest, path, notify=notify)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simplified:
+    """What came of it. checks: of the graph that was taken; none where it is the one that came.
+
+    used: the simplifier that it was taken from.
+    """
+
+    graph: GraphSummary
+    checks: Checks
+    notes: tuple[str, ...]
+    used: Simplifier | None
+
+
+def simplified_manifest(
+    found: Simplified, manifest: Manifest, path: Path, *, notify: Notify
+) -> Manifest:
+    """What the sidecar of the simplified file says, from that of its source."""
+    packages = [] if found.used is None else [found.used.package]
     step = HistoryStep(
         step="simplify",
         tools=package_versions(["onnx-ir", "onnxruntime", *packages]),
-        source_sha256=source.sha256,
-        nodes=judged.nodes,
-        notes=tuple(notes),
+        source_sha256=manifest.sha256,
+        nodes=found.graph.nodes,
+        notes=found.notes,
     )
     simplified = manifest.model_copy(
         update={
             "sha256": sha256_of_file(path),
             "size_bytes": path.stat().st_size,
-            "verification": merged_checks(manifest.verification, judged.checks, "simplify"),
+            "outputs": found.graph.outputs,
+            "verification": merged_checks(manifest.verification, found.checks, "simplify"),
             "history": (*manifest.history, step),
         }
     )
@@ -83,73 +105,139 @@ def tell_unsimplified(manifest: Manifest, notify: Notify) -> None:
             notify(note)
 
 
-def _passed(model: ir.Model, result: Path) -> list[str]:
-    """Write what the passes make of a graph; a note for each that changed or refused something."""
-    found = apply_passes(model)
-    write_model(model, result)
-    counts = [f"{name}: {facts.changed}" for name, facts in found.items() if facts.changed]
-    refusals = [f"{name} left {why}" for name, facts in found.items() for why in facts.refused]
-    return counts + refusals
+class Simplification:
+    """The passes on a graph, and the first simplifier at work on what they made.
+
+    It works in a child process, so whoever entered the block can do something else meanwhile.
+
+    model: what `source` holds; the passes change it.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        source: Path,
+        *,
+        simplifiers: Iterable[Simplifier] = SIMPLIFIERS,
+        limits: Limits | None = None,
+    ) -> None:
+        self._source = source
+        self._simplifiers = tuple(simplifiers)
+        self._limits = limits
+        self._before = summary.summary_of(model)
+        found = apply_passes(model)
+        self._changed = any(facts.changed for facts in found.values())
+        self._model = model if self._changed else None
+        self._after = summary.summary_of(model)
+        self.notes = [f"{name}: {facts.changed}" for name, facts in found.items() if facts.changed]
+        self.notes += [
+            f"{name} left {why}" for name, facts in found.items() for why in facts.refused
+        ]
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(scratch_folder())
+            self._result = folder / "simplified.onnx"
+            self._passed = self._source
+            if self._model is not None:
+                self._passed = folder / "passed.onnx"
+                write_model(self._model, self._passed)
+                self._model = None
+            self._child = None
+            if self._simplifiers:
+                self._child = stack.enter_context(self._started(self._simplifiers[0]))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def passed(self) -> Path:
+        """What the passes made; the source itself where they changed nothing."""
+        return self._passed
+
+    def finished(self, path: Path, manifest: Manifest, *, right: Path) -> Simplified:
+        """Write the simplest right graph to `path`.
+
+        manifest: of the source. right: the source, or what the passes made, whichever is known
+            to be right; the others are held against it.
+        """
+        judge = _Judge(right, self._after if right == self._passed else self._before, manifest)
+        for row in self._simplifiers:
+            try:
+                made, note = self._simplified(row)
+                judged = judge.of(made)
+            except (ChildFailedError, GraphError, VerificationError) as error:
+                self.notes.append(f"{row.name} {_NOT_USED}{error.message}")
+            else:
+                self.notes.append(note)
+                return self._taken(made, path, judged, row)
+        return self._unsimplified(path, judge)
+
+    def _started(self, row: Simplifier) -> SimplifierChild:
+        return SimplifierChild(self._passed, self._result, module=row.module, limits=self._limits)
+
+    def _simplified(self, row: Simplifier) -> tuple[Path, str]:
+        """The file that holds what a simplifier made, which may be what it was given."""
+        if row is self._simplifiers[0] and self._child is not None:
+            changed = self._child.changed()
+        else:
+            with self._started(row) as child:
+                changed = child.changed()
+        return (self._result, row.name) if changed else (self._passed, f"{row.name}: no change")
+
+    def _unsimplified(self, path: Path, judge: _Judge) -> Simplified:
+        """Without any simplifier: what the passes made, or else what came; a note says which."""
+        try:
+            judged = judge.of(self._passed)
+        except (GraphError, VerificationError) as error:
+            self.notes.append(f"the passes {_NOT_USED}{error.message}")
+            return self._taken(self._source, path, judge.of(self._source), None)
+        self.notes.append("the passes alone")
+        return self._taken(self._passed, path, judged, None)
+
+    def _taken(
+        self, made: Path, path: Path, judged: _Judged, used: Simplifier | None
+    ) -> Simplified:
+        if made != path:
+            shutil.copyfile(made, path)
+        return Simplified(
+            graph=judged.graph, checks=judged.checks, notes=tuple(self.notes), used=used
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A graph that is right: how many nodes it has, and what was checked."""
+    """A graph that is right, and what was checked."""
 
-    nodes: int
+    graph: GraphSummary
     checks: Checks
 
 
-@dataclass(frozen=True, slots=True)
-class _Used:
-    """The simplifier whose graph was taken."""
-
-    row: Simplifier
-    judged: _Judged
-
-
-def _simplified(
-    passed: Path,
-    path: Path,
-    judge: _Judge,
-    simplifiers: Iterable[Simplifier],
-    limits: Limits | None,
-    notes: list[str],
-) -> _Used | None:
-    """The first simplifier that gives a right graph, in `path`; a note for each that was tried."""
-    for row in simplifiers:
-        try:
-            simplify_in_child(passed, path, module=row.module, limits=limits)
-            judged = judge.of(path)
-        except (ChildFailedError, GraphError, VerificationError) as error:
-            notes.append(f"{row.name} {_NOT_USED}{error.message}")
-        else:
-            notes.append(row.name)
-            return _Used(row, judged)
-    return None
-
-
-def _unsimplified(passed: Path, path: Path, judge: _Judge, notes: list[str]) -> _Judged:
-    """Without any simplifier: what the passes made, or else what came; a note says which."""
-    shutil.copyfile(passed, path)
-    try:
-        judged = judge.of(path)
-    except (GraphError, VerificationError) as error:
-        notes.append(f"the passes {_NOT_USED}{error.message}")
-        shutil.copyfile(judge.source, path)
-        return judge.of(path)
-    notes.append("the passes alone")
-    return judged
-
-
-@dataclass(frozen=True, slots=True)
 class _Judge:
-    """Holds graphs against the one they were made from."""
+    """Holds graphs against the one that is right, whose answers it works out once."""
 
-    source: Path
-    before: GraphSummary
-    shape: Shape
-    batch: BatchProfile | None
+    def __init__(self, right: Path, before: GraphSummary, manifest: Manifest) -> None:
+        self._right = right
+        self._before = before
+        self._manifest = manifest
+
+    @functools.cached_property
+    def _trial(self) -> verify.Trial:
+        shape = graph_image_shape(self._manifest)
+        images = noise_for(self._manifest, shape, verify.IMAGES)
+        return verify.trial_of(self._reference, images, verify.batches_of(self._manifest.batch))
+
+    def _reference(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        with OrtRunner(self._right, threads=THREADS) as right:
+            answers: NDArray[np.float32] = right.run(images)
+            return answers
 
     def of(self, result: Path) -> _Judged:
         """The graph in a file, if every named comparison holds.
@@ -158,17 +246,33 @@ class _Judge:
             GraphError: it is no ONNX graph.
             VerificationError: a check failed.
         """
+        if result == self._right:
+            return _Judged(self._before, ())
         after = summary.summary_of(read_model(result))
-        with (
-            OrtRunner(self.source, threads=THREADS) as reference,
-            OrtRunner(result, threads=THREADS) as candidate,
-        ):
-            batches = verify.batches_of(self.batch)
-            agreement = verify.agreement_checks(
-                reference.run, candidate.run, self.shape, verify.SIMPLIFY, batches
-            )
-        kept = (self.before.inputs, self.before.outputs) == (after.inputs, after.outputs)
+        with OrtRunner(result, threads=THREADS) as candidate:
+            answers = verify.trial_checks(candidate.run, self._trial, verify.SIMPLIFY)
+        kept = self._before.inputs == after.inputs and _keeps(self._before, after)
         described = "names, types, shapes and dynamic batch"
-        checks = (*agreement, verify.condition("same-inputs-outputs", kept, described))
+        checks = (*answers, verify.condition("same-inputs-outputs", kept, described))
         verify.require(checks, "its graph", "another simplifier is tried")
-        return _Judged(after.nodes, checks)
+        return _Judged(after, checks)
+
+
+def _keeps(before: GraphSummary, after: GraphSummary) -> bool:
+    """Whether the outputs are the same, but for dimensions that nobody knew before.
+
+    A name that no input has stands for a number that an exporter could not find out.
+    """
+    named = {edge for tensor in before.inputs for edge in tensor.shape}
+    if [(item.name, item.dtype) for item in before.outputs] != [
+        (item.name, item.dtype) for item in after.outputs
+    ]:
+        return False
+    return all(
+        len(old.shape) == len(new.shape)
+        and all(
+            was == now or (isinstance(was, str) and was not in named)
+            for was, now in zip(old.shape, new.shape, strict=True)
+        )
+        for old, new in zip(before.outputs, after.outputs, strict=True)
+    )

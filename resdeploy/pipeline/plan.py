@@ -6,7 +6,7 @@ the versions and machine facts that its bytes depend on. Equal keys mean equal r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -27,7 +27,7 @@ KEYED_PACKAGES = (
 )  # fmt: skip
 
 # Written into every key: raise it when the same inputs would give other bytes.
-LOGIC = 2
+LOGIC = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,14 @@ class Quantize:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cast:
+    """`graph`, float or Q/DQ, into its float16 form."""
+
+    key: str
+    graph: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A file in the making of a target, by the name it is reported under."""
 
@@ -99,7 +107,7 @@ class Bench:
     targets: tuple[Stage, ...]
 
 
-Step = Build | Export | Simplify | Calibrate | Quantize | Drift | Bench
+Step = Build | Export | Simplify | Calibrate | Quantize | Cast | Drift | Bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +205,7 @@ class _Planner:
             "preprocess": self.facts.preprocess.model_dump(mode="json"),
             "batch": batch and batch.model_dump(),
             "format": format,
+            "options": self.recipe.export.of(format).model_dump(mode="json"),
         }
         key = self.key("export", inputs, "torch", "onnx", "onnxscript", "onnxruntime")
         return self.add(Export(key=key, format=format))
@@ -214,12 +223,27 @@ class _Planner:
             return TargetPlan(table=table, chain=(), key=export)
         self.stage("export", export, table.runtime)
         graph = self.simplify(export)
-        chain: tuple[str, ...] = ("export",)
-        if table.precision == "int8":
-            self.stage("simplify", graph, table.runtime)
-            graph, chain = self.quantize(graph, table.runtime), ("export", "simplify")
+        chain = ["export"]
+        for name, work in self.after_simplify(table):
+            self.stage(name, graph, table.runtime)
+            chain.append(name)
+            graph = work(graph)
         self.stage(table.name, graph, table.runtime)
-        return TargetPlan(table=table, chain=chain, key=graph)
+        return TargetPlan(table=table, chain=tuple(chain), key=graph)
+
+    def after_simplify(self, table: TargetTable) -> list[tuple[str, Callable[[str], str]]]:
+        """What is done for a precision: the name of what it starts from, and the work."""
+        works: list[tuple[str, Callable[[str], str]]] = []
+        if table.precision.startswith("int8"):
+            works.append(("simplify", lambda graph: self.quantize(graph, table.runtime)))
+        if table.precision.endswith("fp16"):
+            works.append(("quantize" if works else "simplify", self.cast))
+        return works
+
+    def cast(self, graph: str) -> str:
+        inputs = {"graph": graph, "options": self.recipe.cast.model_dump(mode="json")}
+        key = self.key("cast", inputs, "onnx", "onnx-ir", "onnxruntime")
+        return self.add(Cast(key=key, graph=graph))
 
     def simplify(self, graph: str) -> str:
         tools = ("onnxsim", "onnxscript", "onnx", "onnx-ir", "onnxruntime")
@@ -318,6 +342,8 @@ def label_of(step: Step, recipe: Recipe) -> str:
             return f"{step.method} for {step.quantizer}"
         case Quantize():
             return f"{step.quantizer}, {step.bits.bits}-bit weights"
+        case Cast():
+            return "FP32 to FP16"
         case Drift():
             return f"compare {', '.join(stage.name for stage in step.stages)}"
         case Bench():

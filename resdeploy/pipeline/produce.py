@@ -9,36 +9,51 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from resdeploy.artifact import Artifact, open_artifact, publish, replacing, scratch_folder
+from resdeploy.artifact import Artifact, publish, replacing, scratch_folder
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.data import source_from_reference
-from resdeploy.errors import GraphError, UsageError
-from resdeploy.formats import FORMATS
-from resdeploy.graph import EMITTERS, summary
-from resdeploy.graph.files import read_model
+from resdeploy.errors import UnknownNameError, UsageError
+from resdeploy.formats import FORMATS, Format
+from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
 from resdeploy.pipeline import compare, make, make_int8
-from resdeploy.pipeline.make_export import AUTO, export_file, exporters_of
+from resdeploy.pipeline.make_export import AS_IT_IS, ONNX, Export, export_file, exporters_of
+from resdeploy.pipeline.make_fp16 import cast_file
 from resdeploy.pipeline.make_simplified import simplify_file
+from resdeploy.pipeline.opened import known_preprocess, opened_onnx
 from resdeploy.pipeline.plan import chosen_bits
-from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess, preprocess_from
+from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.quantization import OBSERVERS
-from resdeploy.records import CalibrationTable, GraphSummary, Manifest, ModelOptions, Preprocess
-from resdeploy.words import ChannelOrder, OnBroken, WeightBitsChoice
+from resdeploy.records import (
+    BatchProfile,
+    CalibrationTable,
+    CastOptions,
+    ExportOptions,
+    Manifest,
+    ModelOptions,
+)
+from resdeploy.words import OnBroken, WeightBitsChoice
 
 _DEFAULT_INPUT = InputChoice()
-ONNX = "onnx"
+_DEFAULT_CAST = CastOptions()
+
+# What needs nothing but the model; int8 needs images, and has a command of its own.
+_EXPORTED = ("fp32", "fp16")
 
 
 def export(
     model: str,
     *,
-    format: str = "onnx",
-    exporter: str = AUTO,
+    format: str = ONNX,
+    precision: str = "fp32",
+    how: ExportOptions = AS_IT_IS,
+    cast: CastOptions = _DEFAULT_CAST,
     weights: str | Path | None = None,
     output: Path | None = None,
     simplify: bool = True,
+    batch: BatchProfile | None = None,
+    data: str | None = None,
     options: ModelOptions = AS_NAMED,
     choice: InputChoice = _DEFAULT_INPUT,
     notify: Notify = unheard,
@@ -46,44 +61,70 @@ def export(
 ) -> Artifact:
     """Write a verified artifact of a model, with its sidecar, to `output`.
 
-    exporter: "auto" takes the first that writes a right file, "both" tries all and says how
-        they compare; or the name of one.
-    output: `<model><suffix>` in the working directory by default, a colon in the name made
-        a dash.
+    precision: "fp32" or, of ONNX, "fp16"; `cast` says how.
+    output: `<model><suffix>` by default, a colon made a dash; `<model>-fp16.onnx` of float16.
     simplify: of ONNX; the other formats have no simplifier.
+    batch: the batch sizes that the file is for; it is tried at each.
+    data: real images to verify on, beside seeded noise.
 
     Raises:
         UnknownNameError: no such model, format, or exporter of it.
         UsageError: an option makes no sense for the model, or it is no classifier.
         WeightsError: the weights do not fit or cannot be read.
+        DataError: the images cannot be read.
         VerificationError: the export answers differently; nothing is written.
         OutputError: `output` cannot be written.
     """
     row = FORMATS[format]
-    exporters_of(format, exporter)  # before the model is made, which takes longer
+    _require_precision(precision, row, cast)  # before the model is made, which takes longer
+    exporters_of(format, how)
+    images = None if data is None else source_from_reference(data)
     if row.note:
         notify(row.note)
-    loaded = loaded_model(
-        model, weights, notify, options=options, size=choice.size, progress=progress
-    )
-    preprocess = chosen_preprocess(loaded.preprocess, choice)
+    size = choice.size
+    loaded = loaded_model(model, weights, notify, options=options, size=size, progress=progress)
     name = _file_name(model)
-    path = _output_path(output or Path(f"{name}{row.suffix}"), row.suffix, weights)
+    mark = "" if precision == "fp32" else "-fp16"
+    path = _output_path(output or Path(name + mark + row.suffix), row.suffix, weights)
+    asked = Export(
+        loaded=loaded,
+        preprocess=chosen_preprocess(loaded.preprocess, choice),
+        name=name,
+        format=format,
+        options=how,
+        batch=batch,
+        simplify=simplify and format == ONNX,
+        data=images,
+    )
     with scratch_folder() as folder:
-        exported = folder / f"exported{row.suffix}"
-        manifest = export_file(
-            loaded,
-            preprocess,
-            exported,
-            name=name,
-            format=format,
-            exporter=exporter,
-            notify=notify,
-        )
-        if not simplify or format != ONNX:
-            return publish(exported, path, manifest)
-        simpler, manifest = _simplified(exported, manifest, notify)
-        return publish(simpler, path, manifest)
+        made = folder / f"exported{row.suffix}"
+        manifest = export_file(asked, made, notify=notify)
+        if mark:
+            made, manifest = _cast(made, manifest, cast, notify)
+        return publish(made, path, manifest)
+
+
+def _cast(
+    exported: Path, manifest: Manifest, options: CastOptions, notify: Notify
+) -> tuple[Path, Manifest]:
+    """The float16 form of a file that we have just exported, beside it."""
+    source = Artifact(path=exported, sha256=manifest.sha256, manifest=manifest)
+    path = exported.with_name("cast.onnx")
+    return path, cast_file(source, manifest, path, options=options, notify=notify)
+
+
+def _require_precision(precision: str, row: Format, cast: CastOptions) -> None:
+    """Refuse a precision that a format does not have, or that takes more than a model.
+
+    Raises:
+        UnknownNameError: it is none that can be exported.
+        UsageError: something is said of float16 that is not asked for.
+    """
+    able = [name for name in row.precisions if name in _EXPORTED]
+    if precision not in able:
+        raise UnknownNameError(f"precision of an exported {row.name}", precision, able)
+    if precision != "fp16" and cast != _DEFAULT_CAST:
+        raise UsageError("--io and --keep are for --precision fp16")
 
 
 def _file_name(model: str) -> str:
@@ -104,13 +145,6 @@ def _output_path(path: Path, suffix: str, *sources: str | Path | None) -> Path:
     return path
 
 
-def _simplified(exported: Path, manifest: Manifest, notify: Notify) -> tuple[Path, Manifest]:
-    """The simplified form of a file that we have just exported, beside it."""
-    source = Artifact(path=exported, sha256=manifest.sha256, manifest=manifest)
-    path = exported.with_name("simplified.onnx")
-    return path, simplify_file(source, manifest, path, notify=notify)
-
-
 def simplify(
     source: Path,
     *,
@@ -124,12 +158,37 @@ def simplify(
         ArtifactError, GraphError: `source` is not a sound ONNX file.
         OutputError: `output` cannot be written.
     """
-    artifact, manifest = _opened(source, choice)
+    artifact, manifest = opened_onnx(source, choice)
     path = output or source.with_name(f"{source.stem}-simplified.onnx")
     path = _output_path(path, ".onnx", source)
     with scratch_folder() as folder:
         made = folder / "simplified.onnx"
         return publish(made, path, simplify_file(artifact, manifest, made, notify=notify))
+
+
+def cast(
+    source: Path,
+    *,
+    output: Path | None = None,
+    options: CastOptions = _DEFAULT_CAST,
+    choice: InputChoice = _DEFAULT_INPUT,
+    notify: Notify = unheard,
+) -> Artifact:
+    """Write the float16 form of an ONNX file, float or INT8, to `output` (`<name>-fp16.onnx`).
+
+    Raises:
+        ArtifactError, GraphError: `source` is not a sound ONNX file, or holds what float16
+            cannot.
+        VerificationError: the result answers otherwise; nothing is written.
+        OutputError: `output` cannot be written.
+    """
+    artifact, manifest = opened_onnx(source, choice, ("fp32", "int8"))
+    path = output or source.with_name(f"{source.stem}-fp16.onnx")
+    path = _output_path(path, ".onnx", source)
+    with scratch_folder() as folder:
+        made = folder / "fp16.onnx"
+        manifest = cast_file(artifact, manifest, made, options=options, notify=notify)
+        return publish(made, path, manifest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +233,12 @@ def quantize(
     path = _output_path(output or Path(f"{_file_name(model)}-int8.onnx"), ".onnx", model)
     with scratch_folder() as folder:
         floats, manifest = _float_artifact(asked, folder, notify, progress)
-        preprocess = _known_preprocess(model, manifest)
+        preprocess = known_preprocess(model, manifest)
         if source.facts().synthetic:
             notify("calibrating on synthetic noise: the ranges are not those of real images")
         table = make_int8.table_for(
             floats,
+            manifest,
             preprocess,
             source,
             target=target,
@@ -191,8 +251,8 @@ def quantize(
         manifest = make_int8.quantize_file(
             floats,
             manifest,
-            table,
             made,
+            table=table,
             target=target,
             bits=chosen_bits(weight_bits, machine),
             images=make_int8.first_images(source, preprocess),
@@ -244,9 +304,9 @@ def _float_artifact(
     )
     preprocess = chosen_preprocess(loaded.preprocess, choice)
     name = _file_name(asked.model)
-    exported = folder / "exported.onnx"
-    manifest = export_file(loaded, preprocess, exported, name=name, notify=notify)
-    path, manifest = _simplified(exported, manifest, notify)
+    path = folder / "exported.onnx"
+    export = Export(loaded=loaded, preprocess=preprocess, name=name, simplify=True)
+    manifest = export_file(export, path, notify=notify)
     return Artifact(path=path, sha256=manifest.sha256, manifest=manifest), manifest
 
 
@@ -257,7 +317,7 @@ def _named_artifact(asked: _Asked) -> tuple[Artifact, Manifest]:
         raise UsageError(f"--weights does not go with the file {asked.model}: it has its own")
     for name, value in given.items():
         raise UsageError(f"{name} is {value}, but the file {asked.model} is built already")
-    return _opened(Path(asked.model), asked.choice)
+    return opened_onnx(Path(asked.model), asked.choice)
 
 
 def loaded_model(
@@ -273,73 +333,3 @@ def loaded_model(
     loaded = resolve(model, weights, options=options, size=size, progress=progress)
     make.tell_notes(loaded, notify)
     return loaded
-
-
-def _opened(path: Path, choice: InputChoice) -> tuple[Artifact, Manifest]:
-    """An ONNX file and its sidecar; without one, what the graph and the user say."""
-    if path.suffix in {row.suffix for row in FORMATS if row.name != ONNX}:
-        raise UsageError(
-            f"{path} is no ONNX file, and only ONNX graphs are simplified and quantized",
-            hint="export the model with --format onnx, and start from that",
-        )
-    artifact = open_artifact(path)
-    facts = summary.summary_of(read_model(path))
-    if len(facts.inputs) != 1 or len(facts.inputs[0].shape) != 4:
-        shapes = [list(tensor.shape) for tensor in facts.inputs]
-        raise GraphError(f"{path} takes {shapes}; one input [N, C, H, W] is needed")
-    if facts.precision != "fp32":
-        raise GraphError(f"{path} is {facts.precision} already", hint="start from its FP32 source")
-    if isinstance(facts.inputs[0].shape[0], int):
-        raise GraphError(
-            f"the batch of {path} is fixed at {facts.inputs[0].shape[0]}",
-            hint="export it with a dynamic batch",
-        )
-    known = artifact.manifest or _foreign_manifest(artifact, facts)
-    own = known.preprocess or _said_preprocess(facts, choice)
-    preprocess = None if own is None else chosen_preprocess(own, choice)
-    edge = facts.inputs[0].shape[2]
-    if choice.size is not None and isinstance(edge, int) and choice.size != edge:
-        raise UsageError(f"--size is {choice.size}, but {path} takes {edge} by {edge} images")
-    return artifact, known.model_copy(update={"preprocess": preprocess})
-
-
-def _said_preprocess(facts: GraphSummary, choice: InputChoice) -> Preprocess | None:
-    """The preprocessing of a graph without a record of it: what the user says, or nothing."""
-    if choice.mean is None or choice.std is None:
-        return None
-    channels, edge = facts.inputs[0].shape[1], facts.inputs[0].shape[2]
-    size = edge if isinstance(edge, int) else choice.size
-    if size is None:
-        raise UsageError(
-            f"the graph takes images {list(facts.inputs[0].shape)}", hint="give --size"
-        )
-    order = ChannelOrder.L if channels == 1 else ChannelOrder.RGB
-    return preprocess_from(size=size, mean=choice.mean, std=choice.std, channels=order)
-
-
-def _known_preprocess(path: str, manifest: Manifest) -> Preprocess:
-    if manifest.preprocess is None:
-        raise UsageError(
-            f"no sidecar says how images are preprocessed for {path}",
-            hint="give --mean and --std (and --crop-pct, --interpolation if they matter)",
-        )
-    make.require_image_channels(manifest.model, manifest.preprocess)
-    return manifest.preprocess
-
-
-def _foreign_manifest(artifact: Artifact, facts: GraphSummary) -> Manifest:
-    """What we can say of an ONNX file that has no sidecar."""
-    return Manifest(
-        name=artifact.path.stem,
-        format="onnx",
-        precision=facts.precision,
-        sha256=artifact.sha256,
-        size_bytes=artifact.path.stat().st_size,
-        opset=facts.opset,
-        inputs=facts.inputs,
-        outputs=facts.outputs,
-        model=None,
-        preprocess=None,
-        verification=(),
-        history=(),
-    )

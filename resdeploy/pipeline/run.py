@@ -17,7 +17,7 @@ from resdeploy.artifact import (
 )
 from resdeploy.contracts import Notify, Progress, Source, silent, unheard
 from resdeploy.data import refuse_overlap, source_from_reference
-from resdeploy.errors import RecipeError
+from resdeploy.errors import RecipeError, UnknownNameError, UsageError
 from resdeploy.formats import FORMATS
 from resdeploy.gate import METRICS, problems_of
 from resdeploy.graph import EMITTERS
@@ -26,6 +26,7 @@ from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.reference import resolve
 from resdeploy.pipeline.execute import STORE, Execution, Prepared
 from resdeploy.pipeline.make import require_image_channels
+from resdeploy.pipeline.make_export import exporters_of
 from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, plan_of
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
@@ -142,8 +143,13 @@ def _refuse_impossible(path: Path, recipe: Recipe) -> None:
             problems.append(f"{where}.precision: {target.format} cannot hold {target.precision}")
         if target.format not in RUNTIMES[target.runtime].formats:
             problems.append(f"{where}.runtime: {target.runtime} does not run {target.format}")
-        if target.precision == "int8" and target.runtime not in quantizers:
+        if target.precision.startswith("int8") and target.runtime not in quantizers:
             problems.append(f"{where}.precision: no INT8 graph is made for {target.runtime}")
+    for format in {target.format for target in recipe.targets}:
+        try:
+            exporters_of(format, recipe.export.of(format))
+        except (UnknownNameError, UsageError) as error:
+            problems.append(f"export: {error.message}; {error.hint}")
     if problems:
         raise RecipeError(str(path), problems)
 

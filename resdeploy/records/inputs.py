@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from resdeploy.records.base import Record
-from resdeploy.words import ChannelOrder, Interpolation, NormChoice
+from resdeploy.words import ChannelOrder, FloatType, Head, Interpolation, NormChoice
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -78,6 +78,43 @@ class ModelOptions(Record):
     norm: NormChoice | None = None
     width: Annotated[FiniteFloat, Field(gt=0)] | None = None
     output_stride: Literal[8, 16, 32] | None = None
+
+
+class ExportOptions(Record):
+    """How a model is written to a file, and what the file takes and gives.
+
+    exporter: "auto" takes the first that writes a right file, "both" tries all and says how
+        they compare; or the name of one.
+    opset: of ONNX; None is the newest that all runtimes take.
+    embed_preprocess: the file takes uint8 [N, H, W, C] and normalises inside.
+    """
+
+    exporter: str = "auto"
+    opset: Positive | None = None
+    head: Head = Head.LOGITS
+    embed_preprocess: bool = False
+
+
+class CastOptions(Record):
+    """How a graph becomes float16.
+
+    io: the type of its inputs and outputs. keep: names or operator types of nodes to leave
+        in float32.
+    """
+
+    io: FloatType = FloatType.FP32
+    keep: tuple[str, ...] = ()
+
+
+class Interface(Record):
+    """What a file takes and gives.
+
+    pixels: uint8 [N, H, W, C], RGB or grey, which it normalises inside; otherwise images
+        [N, C, H, W] as `Preprocess` makes them.
+    """
+
+    head: Head = Head.LOGITS
+    pixels: bool = False
 
 
 class ModelFacts(Record):

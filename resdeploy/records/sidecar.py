@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, Self
 
 from resdeploy.records.base import Document, Record
-from resdeploy.records.inputs import BatchProfile, DataFacts, ModelFacts, Preprocess, TensorFacts
+from resdeploy.records.inputs import (
+    BatchProfile,
+    DataFacts,
+    Interface,
+    ModelFacts,
+    Preprocess,
+    TensorFacts,
+)
+from resdeploy.words import FloatType
 
 
 class Check(Record):
@@ -57,11 +66,50 @@ class QuantizationFacts(Record):
     calibration: CalibrationFacts
 
 
+class NodeFacts(Record):
+    """One node of a graph.
+
+    precision: what it computes in (fp32, fp16, int8, int64); empty where the file does not say.
+    macs: multiply-accumulates for one image; None where shapes are not known.
+    """
+
+    name: str
+    operator: str
+    precision: str
+    macs: int | None
+
+
+class OperatorFacts(Record):
+    """The nodes of one operator and one precision: how many, and their MACs together."""
+
+    operator: str
+    precision: str
+    count: int
+    macs: int | None
+
+
+class Fp16Facts(Record):
+    """What became of the numbers when a graph was cast to float16.
+
+    weights: elements that were cast. flushed: non-zero ones of them that became zero.
+    subnormal: non-zero ones below 2^-14, which keep fewer digits. kept: nodes left in float32.
+    """
+
+    io: FloatType
+    weights: int
+    flushed: int
+    subnormal: int
+    kept: tuple[str, ...]
+
+
 class GraphSummary(Record):
     """What a graph holds. `params` counts the elements of its float and integer weights.
 
     opset: of ONNX's standard operators; 0 where the graph has none of them.
     inputs, outputs: empty where the file does not say.
+    macs: multiply-accumulates of the convolutions and matrix products for one image; None where
+        those of a node are not known, or nobody looked at the nodes.
+    by_precision, node_facts: empty where nobody looked at the nodes.
     """
 
     opset: int
@@ -72,6 +120,32 @@ class GraphSummary(Record):
     params: int
     bytes_by_dtype: dict[str, int]
     precision: str
+    macs: int | None = None
+    by_precision: tuple[OperatorFacts, ...] = ()
+    node_facts: tuple[NodeFacts, ...] = ()
+
+    def with_nodes(self, facts: Sequence[NodeFacts]) -> Self:
+        """The summary with facts about every node, and their sums; most frequent first."""
+        kinds: dict[tuple[str, str], list[int | None]] = {}
+        for node in facts:
+            kinds.setdefault((node.operator, node.precision), []).append(node.macs)
+        counted = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
+        by_precision = tuple(
+            OperatorFacts(operator=operator, precision=precision, count=len(macs), macs=_sum(macs))
+            for (operator, precision), macs in counted
+        )
+        changed = {
+            "macs": _sum([node.macs for node in facts]),
+            "by_precision": by_precision,
+            "node_facts": tuple(facts),
+        }
+        return self.model_copy(update=changed)
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    """The sum, which is unknown where one of them is."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 class Manifest(Document):
@@ -91,8 +165,10 @@ class Manifest(Document):
     outputs: tuple[TensorFacts, ...]
     model: ModelFacts | None
     preprocess: Preprocess | None
+    interface: Interface = Interface()
     batch: BatchProfile | None = None
     quantization: QuantizationFacts | None = None
+    fp16: Fp16Facts | None = None
     verification: tuple[Check, ...]
     history: tuple[HistoryStep, ...]
 

@@ -181,8 +181,8 @@ def predictions_table(rows: Sequence[Row]) -> RenderableType:
     return _grid("Predictions", ("image", "class", "probability#"), body)
 
 
-def inspection_view(fields: Row) -> RenderableType:
-    """An artifact's tensors, operators, provenance and checks."""
+def inspection_view(fields: Row, *, nodes: bool = False) -> RenderableType:
+    """An artifact's tensors, operators, provenance and checks; with `nodes`, every node too."""
     graph = fields["graph"]
     manifest: Row = fields["manifest"] or {}
     facts = [
@@ -192,21 +192,56 @@ def inspection_view(fields: Row) -> RenderableType:
         ("precision", graph["precision"]),
         *([("opset", str(graph["opset"]))] if graph["opset"] else []),
         ("weight elements", text.count_text(graph["params"])),
+        ("MACs per image", _NO_MACS if graph["macs"] is None else text.count_text(graph["macs"])),
         *[(f"weights {name}", text.bytes_text(n)) for name, n in graph["bytes_by_dtype"].items()],
         *_tensors("input", graph["inputs"] or manifest.get("inputs", ())),
         *_tensors("output", graph["outputs"] or manifest.get("outputs", ())),
         *_provenance(manifest),
     ]
-    operators = [(name, text.count_text(count)) for name, count in graph["operators"].items()]
-    views: list[RenderableType] = [
-        _grid("Artifact", ("", ""), facts),
-        _grid(f"{graph['nodes']} nodes", ("operator", "count#"), operators),
-    ]
+    views = [_grid("Artifact", ("", ""), facts), _operators(graph)]
+    if nodes:
+        views.append(_nodes(graph["node_facts"]))
     if manifest:
         views.append(_checks(manifest["verification"]))
     else:
         views.append(Text("No sidecar: nobody says where this file comes from."))
     return Group(*views)
+
+
+_NO_MACS = "not known: the shapes of some nodes are not in the file"
+
+
+def _operators(graph: Row) -> RenderableType:
+    total = graph["macs"]
+    return _grid(
+        f"{graph['nodes']} nodes",
+        ("operator", "precision", "count#", "of MACs#"),
+        [
+            (
+                row["operator"],
+                row["precision"] or text.NONE,
+                text.count_text(row["count"]),
+                text.fraction_text(row["macs"] / total) if total else text.NONE,
+            )
+            for row in graph["by_precision"]
+        ],
+    )
+
+
+def _nodes(rows: Sequence[Row]) -> RenderableType:
+    return _grid(
+        "Every node",
+        ("name", "operator", "precision", "MACs#"),
+        [
+            (
+                row["name"],
+                row["operator"],
+                row["precision"] or text.NONE,
+                text.count_text(row["macs"]),
+            )
+            for row in rows
+        ],
+    )
 
 
 def difference_view(fields: Row) -> RenderableType:
@@ -218,8 +253,8 @@ def difference_view(fields: Row) -> RenderableType:
     return _grid(f"{len(rows)} differences", ("", *paths), rows)
 
 
-def _tensors(kind: str, tensors: Iterable[Row]) -> list[tuple[str, str]]:
-    rows = []
+def _tensors(kind: str, tensors: Sequence[Row]) -> list[tuple[str, str]]:
+    rows = [] if tensors else [(kind, "not in the file")]
     for tensor in tensors:
         shape = ", ".join(str(size) for size in tensor["shape"])
         rows.append((kind, f"{tensor['name']} {tensor['dtype']} [{shape}]"))

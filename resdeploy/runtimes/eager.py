@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ class EagerRunner:
     ) -> None:
         torch.set_num_threads(self._threads_before)
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
         with torch.inference_mode():
             logits: NDArray[np.float32] = self.module(torch.from_numpy(images)).numpy()

@@ -88,16 +88,16 @@ class OrtRunner:
     ) -> None:
         del self._session
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Answers [N, classes] for images as the file takes them, float32 [N, C, H, W] mostly."""
         logits: NDArray[np.float32] = self._run([self._outputs[0]], images)[0]
         return logits
 
-    def run_all(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    def run_all(self, images: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         """Every output of the graph by its name."""
         return dict(zip(self._outputs, self._run(self._outputs, images), strict=True))
 
-    def _run(self, outputs: list[str], images: NDArray[np.float32]) -> list[Any]:
+    def _run(self, outputs: list[str], images: NDArray[Any]) -> list[Any]:
         try:
             answers: list[Any] = self._session.run(outputs, {self._input: images})
         except Exception as error:  # its exceptions have no common base below Exception

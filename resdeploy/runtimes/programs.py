@@ -54,8 +54,8 @@ class _ProgramRunner(ABC):
     def _load(self) -> Any:
         """The program in the file."""
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits float32 [N, classes] for images float32 [N, C, H, W]."""
+    def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Answers [N, classes] for images as the file takes them, float32 [N, C, H, W] mostly."""
         try:
             with torch.inference_mode():
                 logits: NDArray[np.float32] = self.program(torch.from_numpy(images)).numpy()

@@ -20,8 +20,8 @@ from resdeploy.models.reference import resolve
 from tests.conftest import ROOT, Cli
 
 COMMANDS = (
-    "models", "show", "export", "simplify", "quantize", "check", "bench", "run", "gate",
-    "report", "predict", "inspect", "doctor", "baseline",
+    "models", "show", "export", "simplify", "cast", "quantize", "check", "bench", "run",
+    "gate", "report", "predict", "inspect", "doctor", "baseline",
 )  # fmt: skip
 
 
@@ -78,7 +78,7 @@ def test_export_json_names_the_artifact_its_hash_and_its_verification(
     assert Path(document["sidecar"]).name == "resnet20.onnx.json"
     names = [check["name"] for check in document["verification"]]
     assert "agreement-batch-1" in names
-    assert "agreement-batch-5" in names
+    assert "agreement-batch-3" in names
     assert document["model"]["trained"] is True
 
 
@@ -243,8 +243,11 @@ def test_inspect_tells_what_differs_between_two_files(
     document = json.loads(cli("inspect", exported, quantized, "--json").out)
     found = {row["name"]: (row["left"], row["right"]) for row in document["differences"]}
     assert found["graph.precision"] == ("fp32", "int8")
-    left, right = (int(count or 0) for count in found["graph.operators.QuantizeLinear"])
+    left, right = (int(count or 0) for count in found["graph.operators.QuantizeLinear.uint8"])
     assert (left, right > 0) == (0, True)
+    assert found["graph.operators.Conv.fp32"] == ("19", "")
+    assert found["graph.operators.Conv.int8"] == ("", "19")
+    assert not any(name.startswith(("graph.macs", "graph.node_facts")) for name in found)
     assert found["manifest.quantization.target"] == ("", "ort-cpu")
     assert not any(name.startswith(("path", "manifest.preprocess")) for name in found)
     assert "graph.precision" in cli("inspect", exported, quantized).out

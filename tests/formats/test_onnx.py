@@ -13,32 +13,32 @@ import torch
 
 from resdeploy.errors import VerificationError
 from resdeploy.formats import FORMATS
-from resdeploy.formats.images import ExportImages
-from resdeploy.formats.onnx import OPSET, onnx_by_trace
+from resdeploy.formats.onnx import onnx_by_trace
+from resdeploy.formats.signature import OPSET, Signature
 from resdeploy.graph.files import read_model
 from resdeploy.graph.summary import summary_of
 from resdeploy.models.family.resnet import skeleton
 from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.reference import resolve
 from resdeploy.pipeline.make_export import export_file
-from resdeploy.records import Preprocess
 from tests.graph import tools
+from tests.graph.tools import exporting
 
 EXPORT = """
 import hashlib, sys
 from pathlib import Path
-from resdeploy.formats.images import ExportImages
 from resdeploy.formats.onnx import onnx_by_trace
+from resdeploy.formats.signature import Signature
 from resdeploy.models.reference import resolve
 path = Path(sys.argv[1])
-onnx_by_trace(resolve("resnet20", "random:3").module, path, ExportImages(shape=(3, 32, 32)))
+onnx_by_trace(resolve("resnet20", "random:3").module, path, Signature(shape=(3, 32, 32)))
 print(hashlib.sha256(path.read_bytes()).hexdigest())
 """
 
 
 def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
     here = tmp_path / "here.onnx"
-    onnx_by_trace(resolve("resnet20", "random:3").module, here, ExportImages(shape=(3, 32, 32)))
+    onnx_by_trace(resolve("resnet20", "random:3").module, here, Signature(shape=(3, 32, 32)))
     there = subprocess.run(
         [sys.executable, "-c", EXPORT, str(tmp_path / "there.onnx")],
         check=True,
@@ -68,7 +68,7 @@ def test_names_batch_and_folded_batchnorm(tmp_path: Path) -> None:
 def test_a_module_that_cannot_be_traced(tmp_path: Path) -> None:
     module = resolve("resnet20", None).module
     with pytest.raises(VerificationError, match=r"failed on images \[4, 32, 32\]") as raised:
-        onnx_by_trace(module, tmp_path / "x.onnx", ExportImages(shape=(4, 32, 32)))
+        onnx_by_trace(module, tmp_path / "x.onnx", Signature(shape=(4, 32, 32)))
     assert "--size" in raised.value.hint
     assert not (tmp_path / "x.onnx").exists()
 
@@ -81,7 +81,7 @@ def test_an_exporter_that_fails_says_why_in_a_sentence(
             return torch.linalg.qr(x)[0]
 
     with pytest.raises(VerificationError, match="linalg_qr") as raised:
-        onnx_by_trace(Inexpressible().eval(), tmp_path / "x.onnx", ExportImages(shape=(3, 8, 8)))
+        onnx_by_trace(Inexpressible().eval(), tmp_path / "x.onnx", Signature(shape=(3, 8, 8)))
     assert "\n" not in raised.value.message
     assert capfd.readouterr().out == ""
 
@@ -89,18 +89,18 @@ def test_an_exporter_that_fails_says_why_in_a_sentence(
 def test_a_model_too_large_for_one_file_is_refused_at_once(tmp_path: Path) -> None:
     module = skeleton(VARIANTS["resnetv2_152x4_bit"].config)  # 3.7 GB, if it had any
     with pytest.raises(VerificationError, match=r"3\.75 GB"):
-        onnx_by_trace(module, tmp_path / "x.onnx", ExportImages(shape=(3, 64, 64)))
+        onnx_by_trace(module, tmp_path / "x.onnx", Signature(shape=(3, 64, 64)))
 
 
 def test_a_verified_export_says_what_was_checked(tmp_path: Path) -> None:
     loaded = resolve("resnet20", None)
     path = tmp_path / "x.onnx"
-    manifest = export_file(loaded, loaded.preprocess, path, name="x")
+    manifest = export_file(exporting(loaded), path)
     assert [check.name for check in manifest.verification] == [
-        *("agreement-batch-1", "agreement-batch-2", "agreement-batch-5"),
+        *("agreement-batch-1", "agreement-batch-2", "agreement-batch-3"),
         *("identical-rows", "permuted-rows"),
         *("finite-on-zeros", "finite-on-ones", "finite-on-255"),
-        *("names", "dynamic-batch", "batchnorm-folded"),
+        *("names", "types", "dynamic-batch", "batchnorm-folded"),
     ]
     assert all(check.passed for check in manifest.verification)
     assert manifest.model is not None
@@ -110,7 +110,7 @@ def test_a_verified_export_says_what_was_checked(tmp_path: Path) -> None:
 def test_a_batchnorm_stays_where_a_shortcut_reads_the_convolution_too(tmp_path: Path) -> None:
     loaded = resolve("preact_resnet20", None)
     path = tmp_path / "x.onnx"
-    export_file(loaded, loaded.preprocess, path, name="x")
+    export_file(exporting(loaded), path)
     # Behind the stem and each of the nine sums; those between two convolutions are folded.
     assert summary_of(read_model(path)).operators["BatchNormalization"] == 1 + 9
 
@@ -127,8 +127,8 @@ def test_a_model_that_the_tracer_gets_wrong_is_not_exported(tmp_path: Path) -> N
     from dataclasses import replace
 
     loaded = replace(resolve("resnet20", None), module=Batched())
-    with pytest.raises(VerificationError, match="agreement-batch-5 is "):
-        export_file(loaded, Preprocess(size=32), tmp_path / "x.onnx", name="x")
+    with pytest.raises(VerificationError, match="agreement-batch-3 is "):
+        export_file(exporting(loaded), tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.name) for row in FORMATS])

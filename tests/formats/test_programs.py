@@ -15,13 +15,14 @@ import torch
 from resdeploy.errors import GraphError, UnknownNameError, VerificationError
 from resdeploy.formats import EXPORTERS, FORMATS
 from resdeploy.formats.exported_program import pt2_from_module
-from resdeploy.formats.images import ExportImages
+from resdeploy.formats.signature import Signature
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.make_export import AUTO, export_file, exporters_of
-from resdeploy.records import BatchProfile
+from resdeploy.pipeline.make_export import export_file, exporters_of
+from resdeploy.records import BatchProfile, ExportOptions
 from resdeploy.runtimes.programs import Pt2Runner
 from tests.conftest import Cli
 from tests.graph import tools
+from tests.graph.tools import exporting
 
 PROGRAMS = ("torchscript", "pt2")
 
@@ -47,9 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_file_answers_alone_in_a_process_without_our_package(format: str, folder: Path) -> None:
     loaded = resolve("resnet20", "embedded:digits")
     path = folder / f"alone{FORMATS[format].suffix}"
-    manifest = export_file(loaded, loaded.preprocess, path, name="alone", format=format)
+    manifest = export_file(exporting(loaded, format=format), path)
     assert {check.name for check in manifest.verification} >= {
-        *("agreement-batch-1", "agreement-batch-2", "agreement-batch-5"),
+        *("agreement-batch-1", "agreement-batch-2", "agreement-batch-3"),
         *("identical-rows", "permuted-rows", "finite-on-zeros", "finite-on-255"),
     }
     images = torch.from_numpy(tools.noise(3, 3, 32, 32))
@@ -77,7 +78,7 @@ def test_a_pt2_file_keeps_to_its_bounds(tmp_path: Path) -> None:
     loaded = resolve("resnet20", None)
     path = tmp_path / "x.pt2"
     batch = BatchProfile(min=2, opt=3, max=4)
-    manifest = export_file(loaded, loaded.preprocess, path, name="x", format="pt2", batch=batch)
+    manifest = export_file(exporting(loaded, format="pt2", batch=batch), path)
     tried = [check.name for check in manifest.verification if check.name.startswith("agreement")]
     assert tried == ["agreement-batch-2", "agreement-batch-3", "agreement-batch-4"]
     with Pt2Runner(path, threads=1) as runner:
@@ -93,7 +94,7 @@ def test_a_model_that_torch_export_cannot_express(tmp_path: Path) -> None:
 
     path = tmp_path / "x.pt2"
     with pytest.raises(VerificationError, match=r"torch\.export failed") as raised:
-        pt2_from_module(Branches().eval(), path, ExportImages(shape=(3, 8, 8)))
+        pt2_from_module(Branches().eval(), path, Signature(shape=(3, 8, 8)))
     assert "\n" not in raised.value.message
     assert not path.exists()
 
@@ -165,7 +166,7 @@ def test_where_the_first_exporter_is_wrong_the_next_one_takes_over(tmp_path: Pat
     loaded = replace(resolve("resnet20", None), module=TwoFaced().eval())
     heard: list[str] = []
     path = tmp_path / "x.onnx"
-    manifest = export_file(loaded, loaded.preprocess, path, name="x", notify=heard.append)
+    manifest = export_file(exporting(loaded), path, notify=heard.append)
     assert manifest.history[0].notes[-1] == "exporter dynamo"
     (said,) = heard
     assert said.startswith("trace was not used: ")
@@ -175,21 +176,22 @@ def test_where_the_first_exporter_is_wrong_the_next_one_takes_over(tmp_path: Pat
     got = tools.answer(path, np.ones((2, 3, 32, 32), np.float32))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
     with pytest.raises(VerificationError, match="agreement-batch-1"):
-        export_file(loaded, loaded.preprocess, path, name="x", exporter="trace")
+        export_file(exporting(loaded, options=ExportOptions(exporter="trace")), path)
 
 
 def test_both_exporters_side_by_side(tmp_path: Path) -> None:
     loaded = resolve("resnet20", None)
     heard: list[str] = []
     path = tmp_path / "x.onnx"
-    export_file(loaded, loaded.preprocess, path, name="x", exporter="both", notify=heard.append)
+    both = ExportOptions(exporter="both")
+    export_file(exporting(loaded, options=both), path, notify=heard.append)
     assert [line.partition(":")[0] for line in heard] == ["trace", "dynamo"]
     assert all("nodes" in line and "max_abs" in line for line in heard)
     assert [file.name for file in tmp_path.iterdir()] == ["x.onnx"]
 
 
 def test_exporters_are_known_by_name() -> None:
-    assert [row.name for row in exporters_of("onnx", AUTO)] == ["trace", "dynamo"]
+    assert [row.name for row in exporters_of("onnx", ExportOptions())] == ["trace", "dynamo"]
     assert {row.format for row in EXPORTERS} == set(FORMATS.names)
     with pytest.raises(UnknownNameError, match="exporter of pt2"):
-        exporters_of("pt2", "trace")
+        exporters_of("pt2", ExportOptions(exporter="trace"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from resdeploy.contracts import Batch
-from resdeploy.formats.images import ExportImages
 from resdeploy.formats.onnx import onnx_by_trace
+from resdeploy.formats.signature import Signature
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_reductions
 from resdeploy.graph.qdq import observed_tensors, quantize_for_ort_cpu
-from resdeploy.models.reference import resolve
+from resdeploy.models.reference import LoadedModel, resolve
+from resdeploy.pipeline.make_export import Export
 from resdeploy.quantization import OBSERVERS
 from resdeploy.quantization.calibrate import calibrate
 from resdeploy.quantization.observers import MinMax
@@ -50,6 +52,11 @@ def proto(
     model.graph.initializer.extend(tensors)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def exporting(loaded: LoadedModel, **more: Any) -> Export:
+    """What `export_file` takes to export a model as it is."""
+    return Export(loaded=loaded, preprocess=loaded.preprocess, name="x", **more)
 
 
 def batch(images: NDArray[np.float32], *, start: int = 0) -> Batch:
@@ -94,7 +101,7 @@ def exported(folder: Path, name: str, size: int, weights: str | None = None) -> 
     loaded = resolve(name, weights)
     path = folder / f"{name}.onnx"
     shape = (len(loaded.preprocess.channels), size, size)
-    onnx_by_trace(loaded.module, path, ExportImages(shape=shape))
+    onnx_by_trace(loaded.module, path, Signature(shape=shape))
     return path
 
 

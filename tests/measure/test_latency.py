@@ -60,7 +60,9 @@ def three() -> tuple[dict[str, FakeRunner], list[str], FakeClock]:
 
 def test_runners_take_turns_and_the_order_turns_round() -> None:
     runners, log, clock = three()
-    timings = measure_latency(runners, IMAGES, rounds=3, warmup=2, clock_ns=clock)
+    timings = measure_latency(
+        runners, dict.fromkeys(runners, IMAGES), rounds=3, warmup=2, clock_ns=clock
+    )
     warm = log[:6]
     assert warm == ["a", "a", "b", "b", "c", "c"]
     assert "".join(log[6:]) == "aabbcc" + "ccbbaa" + "aabbcc"
@@ -76,7 +78,7 @@ def test_runners_take_turns_and_the_order_turns_round() -> None:
 def test_the_garbage_collector_rests_while_timing_and_is_put_back(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()
     runners, _, clock = three()
-    measure_latency(runners, IMAGES, rounds=2, warmup=0, clock_ns=clock)
+    measure_latency(runners, dict.fromkeys(runners, IMAGES), rounds=2, warmup=0, clock_ns=clock)
     assert gc.isenabled() is enabled
     assert {state for runner in runners.values() for state in runner.collecting} == {False}
 
@@ -91,7 +93,14 @@ def test_the_garbage_collector_is_put_back_after_a_failure() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_latency(runners, IMAGES, rounds=2, warmup=0, clock_ns=clock, progress=interrupted)
+        measure_latency(
+            runners,
+            dict.fromkeys(runners, IMAGES),
+            rounds=2,
+            warmup=0,
+            clock_ns=clock,
+            progress=interrupted,
+        )
     assert gc.isenabled()
 
 

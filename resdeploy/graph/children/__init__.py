@@ -1,8 +1,13 @@
-"""Programs that are run as `python -m resdeploy.graph.children.NAME SOURCE RESULT BYTES`."""
+"""Programs that are run as `python -m resdeploy.graph.children.NAME SOURCE RESULT BYTES`.
+
+They end with code 0 and a graph in RESULT, or with UNCHANGED and none.
+"""
 
 from __future__ import annotations
 
 import resource
+
+UNCHANGED = 64  # no code of Python's own, nor one of a shell's
 
 
 def limit_memory(size: str) -> None:

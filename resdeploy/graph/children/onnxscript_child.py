@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 
 from resdeploy.graph.children import limit_memory
+from resdeploy.graph.children.results import write_if_changed
 
 
 def main(source: str, result: str, memory: str) -> None:
     """Fold constants, and remove what nobody reads."""
     limit_memory(memory)
-    model = ir.from_proto(onnx.load(source))
+    before = onnx.load(source)
+    model = ir.from_proto(before)
     optimizer.optimize(model)
-    Path(result).write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+    write_if_changed(before, ir.to_proto(model), result)
 
 
 if __name__ == "__main__":
