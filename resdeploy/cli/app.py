@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from resdeploy.cli import (
     simplify,
 )
 from resdeploy.cli.options import command
+from resdeploy.cli.signals import Leaving
 from resdeploy.errors import ExitCode, ResdeployError
 
 app = typer.Typer(
@@ -128,14 +128,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without umlauts still gets the rest
-    ended: list[int] = []
-
-    def end(number: int, _: object) -> None:
-        """Leave as by Ctrl-C, so that what is half done is cleared away."""
-        ended.append(128 + number)
-        sys.exit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)
+    leaving = Leaving()
+    leaving.install()
     code = exit_code_of(sys.argv[1:])
+    leaving.done()
     # Native code may have turned our leaving into an error of its own on the way up.
-    sys.exit(ended[0] if ended else code)
+    sys.exit(code if leaving.code is None else leaving.code)
