@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,7 @@ from resdeploy.cli.options import (
 )
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
+from resdeploy.graph.simplify import SIMPLIFIERS, SimplifierChild
 
 if TYPE_CHECKING:
     from resdeploy.artifact import Artifact
@@ -56,9 +58,14 @@ def export(
     output: OutputPath = None,
 ) -> None:
     """Export a model, verified against PyTorch before the file appears."""
-    with out.working(f"loading {model}"):
-        from resdeploy.pipeline.produce import export as exported
-    with out.working(f"exporting and verifying {model}"):
+    simplify = not no_simplify
+    with contextlib.ExitStack() as stack:
+        simplifier = None
+        if simplify and format == "onnx":  # at once: it loads while PyTorch does
+            simplifier = stack.enter_context(SimplifierChild(next(iter(SIMPLIFIERS))))
+        with out.working(f"loading {model}"):
+            from resdeploy.pipeline.produce import export as exported
+        stack.enter_context(out.working(f"exporting and verifying {model}"))
         artifact = exported(
             model,
             format=format,
@@ -70,8 +77,9 @@ def export(
             batch=None if batch is None else batch_profile(batch),
             data=data,
             output=output,
-            simplify=not no_simplify,
+            simplify=simplify,
             choice=image.choice(),
+            simplifier=simplifier,
             notify=out.notify,
             progress=out.progress,
         )

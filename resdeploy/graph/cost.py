@@ -7,7 +7,6 @@ from itertools import zip_longest
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
-from onnxscript.optimizer import fold_constants
 
 from resdeploy.records import TensorFacts
 from resdeploy.records.sidecar import NodeFacts
@@ -94,6 +93,8 @@ def _infer_by_folding(model: ir.Model) -> None:
     """
     folded = model.clone()
     try:
+        from onnxscript.optimizer import fold_constants  # heavy, and seldom needed
+
         fold_constants(folded, onnx_shape_inference=True, should_fold=_is_filled_with_one_number)
     except Exception:  # a folder's errors have no common base; the shapes stay unknown
         return

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from resdeploy.errors import ChildFailedError
-from resdeploy.graph.children import UNCHANGED
+from resdeploy.graph.children import UNCHANGED, job_text
 from resdeploy.table import Table
 
 GIB = 1 << 30
@@ -26,7 +27,7 @@ GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simplifier:
-    """Run as `python -m module SOURCE RESULT BYTES`; BYTES is what it may have in memory."""
+    """Run as `python -m module`; see resdeploy/graph/children for what it is told."""
 
     name: str
     package: str
@@ -58,25 +59,27 @@ class Limits:
 
 
 class SimplifierChild:
-    """A simplifier at work on `source` in a process of its own, while this one goes on.
+    """A simplifier in a process of its own, which works while this one goes on.
 
-    Leaving the block ends the child and all it started.
+    It imports what it needs as soon as the block is entered, and begins with `start`. Leaving
+    the block ends it and all it started.
     """
 
-    def __init__(
-        self, source: Path, result: Path, *, module: str, limits: Limits | None = None
-    ) -> None:
-        self._result = result
+    def __init__(self, row: Simplifier, limits: Limits | None = None) -> None:
+        self.row = row
         self._limits = limits or Limits()
-        memory = self._limits.memory_bytes or _memory_bytes(source)
-        self._command = [sys.executable, "-m", module, str(source), str(result), str(memory)]
 
     def __enter__(self) -> Self:
-        self._result.unlink(missing_ok=True)  # of a simplifier before
-        self._deadline = time.monotonic() + self._limits.timeout_s
+        self._stack = contextlib.ExitStack()
+        # Not a pipe, which would stay open in what it leaves behind.
+        self._said = self._stack.enter_context(tempfile.TemporaryFile())
         # A session of its own, so that its end is that of all it started.
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            [sys.executable, "-m", self.row.module],
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         return self
 
@@ -88,27 +91,39 @@ class SimplifierChild:
     ) -> None:
         with contextlib.suppress(ProcessLookupError):  # nobody is left of the session
             os.killpg(self._process.pid, signal.SIGKILL)
-        with self._process:  # which closes its pipe and waits for it
+        with contextlib.suppress(BrokenPipeError), self._process:  # closes stdin, and waits
             pass
+        self._stack.close()
+
+    def start(self, source: Path, result: Path) -> None:
+        """Let it simplify `source` into `result`; the time that it has begins now."""
+        result.unlink(missing_ok=True)  # of a simplifier before
+        self._result = result
+        self._deadline = time.monotonic() + self._limits.timeout_s
+        memory = self._limits.memory_bytes or _memory_bytes(source)
+        text = job_text(str(source), str(result), memory).encode()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended: `changed` says how
+            self._process.stdin.write(text)
+            self._process.stdin.close()
 
     def changed(self) -> bool:
-        """Wait for the child; whether it wrote a graph that is another than the source's.
+        """Wait for it; whether it wrote a graph that is another than the source's.
 
         Raises:
             ChildFailedError: it crashed, ran longer than it may, or wrote nothing.
         """
         try:
-            left = max(0.0, self._deadline - time.monotonic())
-            said, _ = self._process.communicate(timeout=left)
+            code = self._process.wait(max(0.0, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired as error:
             raise ChildFailedError(
                 f"it ran longer than {self._limits.timeout_s:g} s and was stopped"
             ) from error
-        code = self._process.returncode
         if code == UNCHANGED:
             return False
         if code != 0:
-            raise ChildFailedError(f"it {_ending(code)}: {_last_line(said)}")
+            self._said.seek(0)
+            raise ChildFailedError(f"it {_ending(code)}: {_last_line(self._said.read())}")
         if not self._result.is_file():
             raise ChildFailedError("it ended well but wrote no file")
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from resdeploy.formats.pixels import FromPixels
 from resdeploy.formats.signature import BATCH, INPUT, OPSET, Signature
 from resdeploy.graph import summary
 from resdeploy.graph.files import read_model
+from resdeploy.graph.simplify import SimplifierChild
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.models.heads import headed
@@ -163,8 +165,16 @@ class Export:
         return verify.trial_of(self.expected, images, self.batches)
 
 
-def export_file(export: Export, path: Path, *, notify: Notify = unheard) -> Manifest:
+def export_file(
+    export: Export,
+    path: Path,
+    *,
+    simplifier: SimplifierChild | None = None,
+    notify: Notify = unheard,
+) -> Manifest:
     """Export to `path`, and hold the file against eager PyTorch.
+
+    simplifier: the first one, where it waits already.
 
     Raises:
         UnknownNameError: no such format, or no such exporter of it.
@@ -177,15 +187,16 @@ def export_file(export: Export, path: Path, *, notify: Notify = unheard) -> Mani
     for row in exporters_of(export.format, export.options):
         other = path.with_name(f"other.{path.name}")  # beside one that is good already
         try:
-            made = _made(export, row, path if good is None else other, notify)
+            made = _made(export, row, path if good is None else other, simplifier, notify)
         except VerificationError as error:
             errors.append(error)
             notes.append(f"{row.name} was not used: {error.message}")
             notify(notes[-1])
+            simplifier = None  # it may be at work on this one
             continue
         finally:
             other.unlink(missing_ok=True)
-        good = good or made
+        good, simplifier = good or made, None  # one works once
         if export.options.exporter != BOTH:
             break
         notes.append(made.line())
@@ -228,7 +239,9 @@ class _Made:
         return self.manifest.model_copy(update={"history": (step, *later)})
 
 
-def _made(export: Export, row: Exporter, path: Path, notify: Notify) -> _Made:
+def _made(
+    export: Export, row: Exporter, path: Path, simplifier: SimplifierChild | None, notify: Notify
+) -> _Made:
     """Let one exporter write `path`, and check it.
 
     Raises:
@@ -238,23 +251,29 @@ def _made(export: Export, row: Exporter, path: Path, notify: Notify) -> _Made:
     write = load_target(row.target, extra="", why="the export")
     write(export.module, path, export.signature)
     seconds = time.perf_counter() - start
-    if row.format != ONNX:
-        return _Made(row, seconds, _manifest(export, row, path, None, _answers(export, row, path)))
-    model = read_model(path)
-    graph = summary.summary_of(model)
-    checks = _graph_checks(model, graph, export.signature)
-    if not export.simplify:
-        checks = _answers(export, row, path, checks)
-        return _Made(row, seconds, _manifest(export, row, path, graph, checks))
-    with Simplification(model, path) as work:
-        del model  # it is as large as the file
-        checks = _answers(export, row, work.passed, checks)
-        manifest = _manifest(export, row, path, graph, checks)
-        found = work.finished(path, manifest, right=work.passed)
-        return _Made(row, seconds, simplified_manifest(found, manifest, path, notify=notify))
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # PyTorch answers while the graph is read and written, on another core.
+        trial = pool.submit(lambda: export.trial)
+        if row.format != ONNX:
+            checks = _answers(export, row, path, trial)
+            return _Made(row, seconds, _manifest(export, row, path, None, checks))
+        model = read_model(path)
+        graph = summary.summary_of(model)
+        checks = _graph_checks(model, graph, export.signature)
+        if not export.simplify:
+            checks = _answers(export, row, path, trial, checks)
+            return _Made(row, seconds, _manifest(export, row, path, graph, checks))
+        with Simplification(model, path, child=simplifier) as work:
+            del model  # it is as large as the file
+            checks = _answers(export, row, work.passed, trial, checks)
+            manifest = _manifest(export, row, path, graph, checks)
+            found = work.finished(path, manifest, right=work.passed)
+            return _Made(row, seconds, simplified_manifest(found, manifest, path, notify=notify))
 
 
-def _answers(export: Export, row: Exporter, path: Path, more: Checks = ()) -> Checks:
+def _answers(
+    export: Export, row: Exporter, path: Path, trial: Future[verify.Trial], more: Checks = ()
+) -> Checks:
     """All checks of a file, those of its answers first, if every one holds.
 
     Raises:
@@ -264,7 +283,7 @@ def _answers(export: Export, row: Exporter, path: Path, more: Checks = ()) -> Ch
     factory = load_target(runtime.target, extra=runtime.extra, why="verifying an export")
     candidate: Runner = factory(path, threads=THREADS)
     with candidate as file:
-        checks = verify.trial_checks(file.run, export.trial, verify.EXPORT)
+        checks = verify.trial_checks(file.run, trial.result(), verify.EXPORT)
         checks += _real_checks(export, file)
     checks += more
     verify.require(

@@ -110,7 +110,8 @@ class Simplification:
 
     It works in a child process, so whoever entered the block can do something else meanwhile.
 
-    model: what `source` holds; the passes change it.
+    model: what `source` holds; the passes change it. child: the first simplifier, where it is
+        there already and waits.
     """
 
     def __init__(
@@ -120,7 +121,9 @@ class Simplification:
         *,
         simplifiers: Iterable[Simplifier] = SIMPLIFIERS,
         limits: Limits | None = None,
+        child: SimplifierChild | None = None,
     ) -> None:
+        self._given = child
         self._source = source
         self._simplifiers = tuple(simplifiers)
         self._limits = limits
@@ -143,9 +146,11 @@ class Simplification:
                 self._passed = folder / "passed.onnx"
                 write_model(self._model, self._passed)
                 self._model = None
-            self._child = None
+            self._first = self._given
             if self._simplifiers:
-                self._child = stack.enter_context(self._started(self._simplifiers[0]))
+                first = SimplifierChild(self._simplifiers[0], self._limits)
+                self._first = self._given or stack.enter_context(first)
+                self._first.start(self._passed, self._result)
             self._stack = stack.pop_all()
         return self
 
@@ -180,15 +185,13 @@ class Simplification:
                 return self._taken(made, path, judged, row)
         return self._unsimplified(path, judge)
 
-    def _started(self, row: Simplifier) -> SimplifierChild:
-        return SimplifierChild(self._passed, self._result, module=row.module, limits=self._limits)
-
     def _simplified(self, row: Simplifier) -> tuple[Path, str]:
         """The file that holds what a simplifier made, which may be what it was given."""
-        if row is self._simplifiers[0] and self._child is not None:
-            changed = self._child.changed()
+        if self._first is not None and row is self._first.row:
+            changed = self._first.changed()
         else:
-            with self._started(row) as child:
+            with SimplifierChild(row, self._limits) as child:
+                child.start(self._passed, self._result)
                 changed = child.changed()
         return (self._result, row.name) if changed else (self._passed, f"{row.name}: no change")
 
@@ -205,8 +208,10 @@ class Simplification:
     def _taken(
         self, made: Path, path: Path, judged: _Judged, used: Simplifier | None
     ) -> Simplified:
-        if made != path:
+        if made == self._source != path:
             shutil.copyfile(made, path)
+        elif made != path:
+            shutil.move(made, path)
         return Simplified(
             graph=judged.graph, checks=judged.checks, notes=tuple(self.notes), used=used
         )

@@ -15,6 +15,7 @@ from resdeploy.data import source_from_reference
 from resdeploy.errors import UnknownNameError, UsageError
 from resdeploy.formats import FORMATS, Format
 from resdeploy.graph import EMITTERS
+from resdeploy.graph.simplify import SimplifierChild
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
 from resdeploy.pipeline import compare, make, make_int8
@@ -38,8 +39,9 @@ from resdeploy.words import OnBroken, WeightBitsChoice
 _DEFAULT_INPUT = InputChoice()
 _DEFAULT_CAST = CastOptions()
 
-# What needs nothing but the model; int8 needs images, and has a command of its own.
-_EXPORTED = ("fp32", "fp16")
+# What needs nothing but the model, and how its files are marked; int8 needs images, and has a
+# command of its own.
+_MARKS = {"fp32": "", "fp16": "-fp16"}
 
 
 def export(
@@ -56,6 +58,7 @@ def export(
     data: str | None = None,
     options: ModelOptions = AS_NAMED,
     choice: InputChoice = _DEFAULT_INPUT,
+    simplifier: SimplifierChild | None = None,
     notify: Notify = unheard,
     progress: Progress = silent,
 ) -> Artifact:
@@ -63,7 +66,7 @@ def export(
 
     precision: "fp32" or, of ONNX, "fp16"; `cast` says how.
     output: `<model><suffix>` by default, a colon made a dash; `<model>-fp16.onnx` of float16.
-    simplify: of ONNX; the other formats have no simplifier.
+    simplify: of ONNX; the other formats have no simplifier. simplifier: one that waits already.
     batch: the batch sizes that the file is for; it is tried at each.
     data: real images to verify on, beside seeded noise.
 
@@ -83,13 +86,12 @@ def export(
         notify(row.note)
     size = choice.size
     loaded = loaded_model(model, weights, notify, options=options, size=size, progress=progress)
-    name = _file_name(model)
-    mark = "" if precision == "fp32" else "-fp16"
-    path = _output_path(output or Path(name + mark + row.suffix), row.suffix, weights)
+    path = output or Path(f"{_file_name(model)}{_MARKS[precision]}{row.suffix}")
+    path = _output_path(path, row.suffix, weights)
     asked = Export(
         loaded=loaded,
         preprocess=chosen_preprocess(loaded.preprocess, choice),
-        name=name,
+        name=_file_name(model),
         format=format,
         options=how,
         batch=batch,
@@ -98,8 +100,8 @@ def export(
     )
     with scratch_folder() as folder:
         made = folder / f"exported{row.suffix}"
-        manifest = export_file(asked, made, notify=notify)
-        if mark:
+        manifest = export_file(asked, made, simplifier=simplifier, notify=notify)
+        if precision == "fp16":
             made, manifest = _cast(made, manifest, cast, notify)
         return publish(made, path, manifest)
 
@@ -120,7 +122,7 @@ def _require_precision(precision: str, row: Format, cast: CastOptions) -> None:
         UnknownNameError: it is none that can be exported.
         UsageError: something is said of float16 that is not asked for.
     """
-    able = [name for name in row.precisions if name in _EXPORTED]
+    able = [name for name in row.precisions if name in _MARKS]
     if precision not in able:
         raise UnknownNameError(f"precision of an exported {row.name}", precision, able)
     if precision != "fp16" and cast != _DEFAULT_CAST:

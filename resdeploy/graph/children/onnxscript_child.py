@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-
 import onnx
 import onnx_ir as ir
 from onnxscript import optimizer
 
-from resdeploy.graph.children import limit_memory
+from resdeploy.graph.children import job
 from resdeploy.graph.children.results import write_if_changed
 
 
-def main(source: str, result: str, memory: str) -> None:
+def main(source: str, result: str) -> None:
     """Fold constants, and remove what nobody reads."""
-    limit_memory(memory)
     before = onnx.load(source)
     model = ir.from_proto(before)
     optimizer.optimize(model)
@@ -22,4 +19,4 @@ def main(source: str, result: str, memory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*job())

@@ -6,7 +6,7 @@ import sys
 
 import onnx
 
-from resdeploy.graph.children import limit_memory
+from resdeploy.graph.children import job
 from resdeploy.graph.children.results import write_if_changed
 
 # onnxsim imports torch wherever it is installed, but simplifying never uses it: without it
@@ -15,13 +15,12 @@ sys.modules["torch"] = None  # type: ignore[assignment]
 import onnxsim  # noqa: E402
 
 
-def main(source: str, result: str, memory: str) -> None:
+def main(source: str, result: str) -> None:
     """Simplify without onnxsim's own check: the parent compares the outputs itself."""
-    limit_memory(memory)
     model = onnx.load(source)
     simplified, _ = onnxsim.simplify(model, check_n=0)
     write_if_changed(model, simplified, result)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*job())

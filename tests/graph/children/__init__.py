@@ -1,1 +1,1 @@
-"""Simplifiers that misbehave, run as `python -m tests.graph.children.NAME SOURCE RESULT`."""
+"""Simplifiers that misbehave, run as `python -m tests.graph.children.NAME`."""

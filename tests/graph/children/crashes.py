@@ -2,8 +2,11 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
-Path(sys.argv[2]).write_bytes(b"half")
+from resdeploy.graph.children import job
+
+source, result = job()
+
+Path(result).write_bytes(b"half")
 os.kill(os.getpid(), signal.SIGSEGV)

@@ -6,6 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+from resdeploy.graph.children import job
+
+source, result = job()
+
 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-Path(sys.argv[2] + ".pids").write_text(f"{os.getpid()} {helper.pid}")
+Path(result + ".pids").write_text(f"{os.getpid()} {helper.pid}")
 time.sleep(600)

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from resdeploy.graph.children import job
+
+source, result = job()
+
 helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-Path(sys.argv[2] + ".pids").write_text(f"{helper.pid}")
+Path(result + ".pids").write_text(f"{helper.pid}")
 os._exit(0)

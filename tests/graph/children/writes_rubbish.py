@@ -1,6 +1,9 @@
 """Ends well and writes what is not ONNX."""
 
-import sys
 from pathlib import Path
 
-Path(sys.argv[2]).write_text("this is no graph")
+from resdeploy.graph.children import job
+
+source, result = job()
+
+Path(result).write_text("this is no graph")
