@@ -1,16 +1,19 @@
-"""Exporting resnet50 takes no longer than `optimum-cli export onnx` takes for the same network.
+"""Exporting resnet50 takes three quarters of what `optimum-cli export onnx` takes, and less memory.
 
     python benchmarks/export_time.py --peer-python /path/to/peer/bin/python
 
-Claim: `resdeploy export resnet50 --format onnx` takes at most the time of the peer. Ours checks
-at 224 pixels and simplifies; the peer checks two images of 64 pixels, its default.
+Claim: `resdeploy export resnet50 --format onnx` takes at most 0.75 of the time of the peer on the
+same network, and its largest process less memory. Ours tries batches of one, two and three images
+of 224 pixels, and three of one value, against PyTorch, and simplifies; the peer tries two images
+of 64 pixels, its default.
 
-Method: whole processes in turn, the order turned round each round, each into a fresh folder,
-after one unmeasured round that fills the caches. Weights are random: ours draws them in the
-process, the peer reads transformers' own ResNet-50 from a folder that its Python wrote before.
-Nothing may ask the network. A run that ends with another code than 0 or leaves no file is a
-failure, not timed. `import torch` alone, in our Python, is the floor. The peer is `pip install
-optimum-onnx pillow`, with torch, onnx, onnxruntime and numpy as we pin them.
+Method: whole processes in turn, the order turned round each round, each into a fresh folder.
+Memory is watched in a first round, which fills the caches and is not timed: watching takes time.
+Weights are random: ours draws them in the process, the peer reads transformers' own ResNet-50
+from a folder that its Python wrote before. Nothing may ask the network. A run that ends with
+another code than 0 or leaves no file is a failure, not timed. `import torch` alone, in our Python,
+is the floor. The peer is `pip install optimum-onnx pillow`, with torch, onnx, onnxruntime and
+numpy as we pin them.
 
 How to read it: ratios are of medians. `cpu_s` is what the processes computed. `peak_bytes` is
 the largest VmHWM of one process, `tree_peak_bytes` the largest sum of the resident memory of
@@ -19,6 +22,7 @@ all, seen every 20 ms; pages they share count for each.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -43,10 +47,12 @@ from common import (
 )
 
 OURS, PEER, FLOOR = "resdeploy", "optimum", "import_torch"
-RATIO = 1.0
+# Of the peer.
+TIME, MEMORY = 0.75, 1.0
 WATCH_S = 0.02
-FIGURES = ("seconds", "cpu_s", "peak_bytes", "tree_peak_bytes", "file_bytes")
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+FIGURES = ("seconds", "cpu_s", "file_bytes")
+# Empty is unset: an installed package has its bytecode, which the first round writes.
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
 # As microsoft/resnet-50 on the hub, but for the values of the weights.
 PEER_MODEL = """
@@ -109,7 +115,7 @@ def words_of(case: str, out: Path, peer: Path | None, model: Path) -> list[str]:
     return [sys.executable, "-c", "import torch"]
 
 
-def run_once(case: str, peer: Path | None, model: Path) -> dict[str, Any]:
+def run_once(case: str, peer: Path | None, model: Path, *, watched: bool) -> dict[str, Any]:
     """One whole process into a fresh folder: its figures, or that it failed and what it said."""
     with tempfile.TemporaryDirectory(prefix="resdeploy-export-") as name:
         out, log = Path(tempfile.mkdtemp(dir=name)), Path(name) / "log"
@@ -117,15 +123,18 @@ def run_once(case: str, peer: Path | None, model: Path) -> dict[str, Any]:
         with log.open("wb") as sink:
             before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
             process = subprocess.Popen(words, cwd=out, stdout=sink, stderr=sink, env=ENVIRONMENT)
-            with Watch(process.pid) as watch:
-                code, seconds = process.wait(), time.perf_counter() - start
+            with Watch(process.pid) if watched else contextlib.nullcontext() as watch:
+                code = process.wait()
+                seconds = time.perf_counter() - start
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = sum(after[:2]) - sum(before[:2])  # user and system
         size = sum(path.stat().st_size for path in out.glob("*.onnx*") if path.suffix != ".json")
         if code != 0 or (case != FLOOR and size == 0):
             return {"failed": True, "code": code, "last_words": log.read_text()[-600:]}
-        values = (seconds, cpu, watch.largest, watch.tree, size)
-        return {"failed": False, "code": code, **dict(zip(FIGURES, values, strict=True))}
+        figures = {"seconds": seconds, "cpu_s": cpu, "file_bytes": size}
+        if watch is not None:
+            figures |= {"peak_bytes": watch.largest, "tree_peak_bytes": watch.tree}
+        return {"failed": False, "code": code, **figures}
 
 
 def made_by_peer(peer: Path, folder: Path) -> Any:
@@ -139,13 +148,15 @@ def made_by_peer(peer: Path, folder: Path) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, float]:
-    """Medians, and the least seconds, of the runs that did their work."""
+def summary(first: dict[str, Any], runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians, and the least seconds, of the timed runs; memory of the first."""
     good = [run for run in runs if not run["failed"]]
-    if not good:
-        raise CannotRunError(f"every run failed:\n{runs[-1]['last_words']}")
+    if not good or first["failed"]:
+        last = first if first["failed"] else runs[-1]
+        raise CannotRunError(f"a command failed:\n{last['last_words']}")
     medians = {f"median_{key}": median([run[key] for run in good]) for key in FIGURES}
-    return {**medians, "min_seconds": min(run["seconds"] for run in good)}
+    memory = {key: first[key] for key in ("peak_bytes", "tree_peak_bytes")}
+    return {**medians, **memory, "min_seconds": min(run["seconds"] for run in good)}
 
 
 def measure(rounds: int, peer: Path | None) -> Findings:
@@ -156,18 +167,19 @@ def measure(rounds: int, peer: Path | None) -> Findings:
         facts = None if peer is None else made_by_peer(peer, Path(name))
         for index in range(rounds + 1):
             for case in cases if index % 2 == 0 else reversed(cases):
-                runs[case].append(run_once(case, peer, Path(name)))
+                runs[case].append(run_once(case, peer, Path(name), watched=index == 0))
     first = {case: runs[case].pop(0) for case in cases}
-    found = {case: summary(runs[case]) for case in cases}
+    found = {case: summary(first[case], runs[case]) for case in cases}
     print_summary(found)
     failed = [run for case in cases for run in runs[case] if run["failed"]]
     targets = [exactly("failed runs", 0, len(failed))]
     ratios = {key: found[OURS][key] / value for key, value in found.get(PEER, {}).items()}
     if ratios:
-        targets.append(at_most("resdeploy / optimum, time", RATIO, ratios["median_seconds"]))
+        targets.append(at_most("resdeploy / optimum, time", TIME, ratios["median_seconds"]))
+        targets.append(at_most("resdeploy / optimum, memory", MEMORY, ratios["peak_bytes"]))
     return Findings(
         settings={"model": "resnet50", "rounds": rounds, "watch_s": WATCH_S, "peer": facts},
-        figures={"summary": found, "ours_to_peer": ratios, "unmeasured_first": first, "runs": runs},
+        figures={"summary": found, "ours_to_peer": ratios, "watched_first": first, "runs": runs},
         targets=tuple(targets),
     )
 
@@ -175,7 +187,8 @@ def measure(rounds: int, peer: Path | None) -> Findings:
 def print_summary(found: dict[str, dict[str, float]]) -> None:
     """Show the figures above the targets."""
     for case, row in found.items():
-        took, cpu, peak, tree, size = (row[f"median_{key}"] for key in FIGURES)
+        took, cpu, size = (row[f"median_{key}"] for key in FIGURES)
+        peak, tree = row["peak_bytes"], row["tree_peak_bytes"]
         print(
             f"{case:12} {took:6.2f} s (least {row['min_seconds']:.2f}, cpu {cpu:.2f})  "
             f"peak {peak / 1e9:.2f} GB (tree {tree / 1e9:.2f})  file {size / 1e6:.2f} MB"
@@ -191,7 +204,7 @@ def main() -> int:
     parser.add_argument("--peer-python", type=Path, metavar="PATH", help="Python with optimum")
     given = parser.parse_args()
     peer = None if given.peer_python is None else given.peer_python.absolute()
-    claim = "exporting resnet50 takes at most the time of optimum-cli export onnx"
+    claim = "exporting resnet50 takes 0.75 of the time of optimum-cli export onnx, and less memory"
     return conclude("export_time", claim, given.results, lambda: measure(given.rounds, peer))
 
 

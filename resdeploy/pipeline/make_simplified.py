@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,9 @@ class Simplification:
         self._after = summary.summary_of(model)
         self.notes = [f"{name}: {facts.changed}" for name, facts in found.items() if facts.changed]
         self.notes += [
-            f"{name} left {why}" for name, facts in found.items() for why in facts.refused
+            f"{name} left {count} nodes: {reason}"
+            for name, facts in found.items()
+            for reason, count in Counter(facts.refused).items()
         ]
 
     def __enter__(self) -> Self:

@@ -30,7 +30,7 @@ def fold_batchnorm(model: ir.Model) -> PassFacts:
             continue  # it follows a sum or a pooling, as in pre-activation blocks
         reason = _obstacle(norm, conv)
         if reason:
-            refused.append(f"{norm.name or norm.outputs[0].name}: {reason}")
+            refused.append(reason)
             continue
         _fold(model.graph, norm, conv)
         changed += 1
@@ -50,7 +50,7 @@ def _obstacle(norm: ir.Node, conv: ir.Node) -> str:
     if len(image.uses()) > 1 or image.is_graph_output():
         return "the output of its convolution is read elsewhere, too"
     if norm.attributes.get_int("training_mode", 0):
-        return "it is in training mode"
+        return "in training mode"
     given = [value for value in (*norm.inputs[1:], *conv.inputs[1:]) if value is not None]
     if any(ir.convenience.get_const_tensor(value) is None for value in given):
         return "its numbers, or the weights before it, are no constants"

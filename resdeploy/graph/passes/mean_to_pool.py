@@ -29,7 +29,7 @@ def mean_to_pool(model: ir.Model) -> PassFacts:
     for mean in means:
         reason = _obstacle(mean)
         if reason:
-            refused.append(f"{mean.name or mean.outputs[0].name}: {reason}")
+            refused.append(reason)
             continue
         _replace(model.graph, mean)
         changed += 1
@@ -47,7 +47,7 @@ def _obstacle(mean: ir.Node) -> str:
     if axes is None:
         return "its axes are not constant"
     if {axis % RANK for axis in axes} != HEIGHT_AND_WIDTH:
-        return f"it is taken over the axes {axes}"
+        return f"taken over the axes {axes}"
     return ""
 
 

@@ -143,7 +143,7 @@ class ZeroPaddedMaxPool(nn.Module):
         """Features [N, C, H, W] to [N, C, ⌈H/2⌉, ⌈W/2⌉]."""
         beyond_row, beyond_column = (_beyond_edge(int(size)) for size in x.shape[2:])
         beyond = beyond_row[:, np.newaxis] | beyond_column
-        least = np.where(beyond, 0, np.finfo(np.float32).min).astype(np.float32)
+        least = np.where(beyond, 0, -np.inf).astype(np.float32)
         made = functional.max_pool2d(x, 3, stride=2, padding=1)
         return torch.maximum(made, torch.from_numpy(least).to(x))
 
