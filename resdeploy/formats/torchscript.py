@@ -2,6 +2,9 @@
 
 Upstream has deprecated TorchScript in favour of torch.export (format `pt2`), and keeps loading
 it. The file needs libtorch alone, not this package nor the classes of the module.
+
+`torch.jit.optimize_for_inference` is left to whoever loads the file: on a CPU it makes weights of
+oneDNN's own layout, and torch 2.13 cannot save them.
 """
 
 from __future__ import annotations

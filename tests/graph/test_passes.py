@@ -16,6 +16,7 @@ from resdeploy.graph.passes import PASSES, apply_passes
 from resdeploy.graph.passes.clean import clean
 from resdeploy.graph.passes.facts import PassFacts
 from resdeploy.graph.passes.fold_batchnorm import fold_batchnorm
+from resdeploy.graph.passes.fold_constants import fold_constants
 from resdeploy.graph.passes.mean_to_pool import mean_to_pool
 from tests.graph import tools
 
@@ -143,6 +144,54 @@ CASES = {
         left={"ReduceMean": 1},
         refused=("axes",),
     ),
+    "standardised-weights": Case(
+        run=fold_constants,
+        body="""m = ReduceMean(w, all) d = Sub(w, m) q = Mul(d, d) v = ReduceMean(q, all)
+            e = Add(v, tiny) r = Sqrt(e) s = Div(d, r) y = Conv<pads=[1,1,1,1]>(x, s)""",
+        weights=WEIGHT | {"all": np.array([1, 2, 3]), "tiny": np.array(1e-5, np.float32)},
+        outputs=IMAGES,
+        changed=7,
+        left={"Conv": 1},
+    ),
+    "arithmetic-on-shapes": Case(
+        run=fold_constants,
+        body="""z = ConstantOfShape<value = int64[1] {7}>(two) f = Concat<axis=0>(z, pair) t = Reshape(f, square)
+            g = Cast<to=1>(t) m = ReduceSum<keepdims=0>(g) y = Add(x, m)""",
+        weights={
+            "two": np.array([2]),
+            "pair": np.array([3, 4]),
+            "square": np.array([2, 2]),
+        },
+        outputs="float[n,4,8,8] y",
+        changed=5,
+        left={"Add": 1},
+    ),
+    "random-numbers": Case(
+        run=fold_constants,
+        body="r = RandomNormalLike<scale=1e-30>(b) a = Add(b, b) s = Add(a, r) y = Add(x, s)",
+        weights={"b": np.ones(8, np.float32)},
+        outputs="float[n,4,8,8] y",
+        changed=1,
+        left={"RandomNormalLike": 1, "Add": 2},
+        refused=("random",),
+    ),
+    "a-large-tensor-of-a-small-rule": Case(
+        run=fold_constants,
+        body="t = Tile(one, many) r = ReduceSum<keepdims=0>(t) y = Add(x, r)",
+        weights={"one": np.ones(1, np.float32), "many": np.array([100_000])},
+        outputs="float[n,4,8,8] y",
+        changed=0,
+        left={"Tile": 1, "ReduceSum": 1, "Add": 1},
+        refused=("large tensor",),
+    ),
+    "nothing-but-weights": Case(
+        run=fold_constants,
+        body="y = Conv(x, w)",
+        weights=WEIGHT,
+        outputs="float[n,6,6,6] y",
+        changed=0,
+        left={"Conv": 1},
+    ),
     "identities-constants-and-dead-ends": Case(
         run=clean,
         body="""one = Constant<value = float {1.0}>() i = Identity(x) a = Add(i, one)
@@ -200,6 +249,7 @@ def test_all_passes_together_leave_nothing_to_do() -> None:
     first, again = apply_passes(model), apply_passes(model)
     assert {name: facts.changed for name, facts in first.items()} == {
         "clean": 2,
+        "fold-constants": 0,
         "fold-batchnorm": 1,
         "mean-to-pool": 1,
     }

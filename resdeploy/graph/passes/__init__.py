@@ -13,10 +13,12 @@ import onnx_ir as ir
 from resdeploy.graph.passes.clean import clean
 from resdeploy.graph.passes.facts import PassFacts
 from resdeploy.graph.passes.fold_batchnorm import fold_batchnorm
+from resdeploy.graph.passes.fold_constants import fold_constants
 from resdeploy.graph.passes.mean_to_pool import mean_to_pool
 
 PASSES: dict[str, Callable[[ir.Model], PassFacts]] = {
     "clean": clean,  # first, because the others look for initializers
+    "fold-constants": fold_constants,  # then weights that were computed are weights
     "fold-batchnorm": fold_batchnorm,
     "mean-to-pool": mean_to_pool,
 }
