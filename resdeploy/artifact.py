@@ -151,9 +151,15 @@ def write_text(path: Path, text: str) -> None:
 def publish(made: Path, path: Path, manifest: Manifest) -> Artifact:
     """Give a finished file its final name, its sidecar first.
 
-    `made` is copied, so it may lie on another disk. A process that dies between the two
-    renames leaves a sidecar whose hash no file has, which `open_artifact` refuses.
+    `made` is copied, so it may lie on another disk, and so are its weights where they lie beside
+    it; these are called by their content, and may be there already. A process that dies between
+    the two renames leaves a sidecar whose hash no file has, which `open_artifact` refuses.
     """
+    for name, sha256 in manifest.data.items():
+        data = path.with_name(name)
+        if not (data.is_file() and sha256_of_file(data) == sha256):
+            with replacing(data) as part:
+                shutil.copyfile(made.with_name(name), part)
     with replacing(path) as part:
         shutil.copyfile(made, part)
         _sync(part)  # before the sidecar: a disk that is full shows it only here
@@ -167,7 +173,12 @@ def is_published(path: Path, manifest: Manifest) -> bool:
     if not (path.is_file() and sidecar.is_file()):
         return False
     said = sidecar.read_text(encoding="utf-8") == manifest.to_json()
-    return said and sha256_of_file(path) == manifest.sha256
+    found = {name: path.with_name(name) for name in manifest.data}
+    whole = all(
+        data.is_file() and sha256_of_file(data) == manifest.data[name]
+        for name, data in found.items()
+    )
+    return said and whole and sha256_of_file(path) == manifest.sha256
 
 
 def open_artifact(path: Path) -> Artifact:
@@ -191,6 +202,13 @@ def open_artifact(path: Path) -> Artifact:
             hint="the file was changed or only partly copied; make it again, "
             f"or delete {sidecar.name} if you trust the file",
         )
+    for name, recorded in manifest.data.items():
+        data = path.with_name(name)
+        if not data.is_file() or sha256_of_file(data) != recorded:
+            raise ArtifactError(
+                f"the weights of {path} in {name} are missing or not those it was written with",
+                hint="copy the file and its weights together, or make it again",
+            )
     return Artifact(path=path, sha256=sha256, manifest=manifest)
 
 

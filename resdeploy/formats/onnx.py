@@ -21,7 +21,8 @@ from resdeploy.formats.signature import BATCH, INPUT, Signature
 
 STDOUT = 1  # its file descriptor
 
-# protobuf's limit is 2 GiB; what is not weights in a ResNet's graph is far below 16 MiB.
+# protobuf's limit is 2 GiB; what is not weights in a ResNet's graph is far below 16 MiB. Beyond it
+# exporters write weights into files of their own, beside the graph.
 LARGEST_BYTES = 2**31 - 2**24
 
 
@@ -32,9 +33,8 @@ def onnx_by_trace(module: torch.nn.Module, path: Path, signature: Signature) -> 
     faster one (resnet50: 0.9 s against 6.2 s).
 
     Raises:
-        VerificationError: the module cannot be traced, or is too large for one ONNX file.
+        VerificationError: the module cannot be traced.
     """
-    _refuse_too_large(module)
     with _exporting(signature):
         torch.onnx.export(
             module,
@@ -52,9 +52,8 @@ def onnx_by_dynamo(module: torch.nn.Module, path: Path, signature: Signature) ->
     """The same by the exporter on torch.export, which does not depend on one run's shapes.
 
     Raises:
-        VerificationError: torch.export cannot express the module, or it is too large.
+        VerificationError: torch.export cannot express the module.
     """
-    _refuse_too_large(module)
     with _exporting(signature):
         program = torch.onnx.export(
             module,
@@ -67,7 +66,10 @@ def onnx_by_dynamo(module: torch.nn.Module, path: Path, signature: Signature) ->
             verbose=False,
         )
         assert program is not None  # it is where no file is named
-    path.write_bytes(program.model_proto.SerializeToString(deterministic=True))
+    if is_large(module):
+        program.save(path, external_data=True)
+    else:
+        path.write_bytes(program.model_proto.SerializeToString(deterministic=True))
 
 
 @contextlib.contextmanager
@@ -96,16 +98,10 @@ def _exporting(signature: Signature) -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _refuse_too_large(module: torch.nn.Module) -> None:
+def is_large(module: torch.nn.Module) -> bool:
+    """Whether the weights do not go into one ONNX file; exporters then write more of them."""
     tensors = (*module.parameters(), *module.buffers())
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    if size > LARGEST_BYTES:
-        raise VerificationError(
-            f"the weights take {size / 1e9:.2f} GB, and one ONNX file holds less than "
-            f"{LARGEST_BYTES / 1e9:.2f} GB",
-            hint="weights in a file of their own (external data) are not written yet; choose a "
-            "smaller model",
-        )
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) > LARGEST_BYTES
 
 
 def _reason(error: Exception) -> str:

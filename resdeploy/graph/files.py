@@ -1,49 +1,152 @@
-"""ONNX files in, `onnx_ir` models out, and back; a broken file is one clear error."""
+"""ONNX files in, `onnx_ir` models out, and back; a broken file is one clear error.
+
+A file holds less than 2 GiB, which is protobuf's limit. The weights of a larger graph lie beside
+it, in one file that is called by its content (`weights-<digest>.data`): the ONNX file may then be
+renamed, and two of them never share a name for different weights.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from pathlib import Path
+import shutil
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx.external_data_helper import uses_external_data
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+from onnx_ir import external_data
 
 from resdeploy.errors import GraphError
+
+# What is not weights in a ResNet's graph is far below 16 MiB.
+LARGEST_BYTES = 2**31 - 2**24
+
+_PREFIX = "weights-"
+_SMALL = 1024  # bytes of a tensor that stays in the ONNX file: shapes, and numbers that passes read
 
 
 def read_model(path: Path) -> ir.Model:
     """The model in an ONNX file, checked against the ONNX specification.
 
+    Weights in another file are read where they are used.
+
     Raises:
-        GraphError: no such file, not ONNX, or an invalid graph.
+        GraphError: no such file, not ONNX, an invalid graph, or weights that are not beside it.
     """
+    proto = _proto(path)
+    try:
+        onnx.checker.check_model(path)  # the file: a proto would first be written into memory
+    except onnx.checker.ValidationError as error:
+        raise _invalid(path, error) from error
+    model = ir.from_proto(proto)
+    external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """The files beside an ONNX file that hold its weights.
+
+    Raises:
+        GraphError: it is not ONNX, or its weights are elsewhere.
+    """
+    return tuple(path.parent / name for name in _locations(_proto(path), path))
+
+
+def _proto(path: Path) -> onnx.ModelProto:
     if not os.path.isfile(path):  # which a name too long for a file does not break
         raise GraphError(f"{path} is not a file", hint="check the path")
     try:
         # Of no other format, whatever the file is called; and of this one file alone.
         proto = onnx.load(path, format="protobuf", load_external_data=False)
-        _refuse_other_files(proto, path)
-        onnx.checker.check_model(path)  # the file: a proto would first be written into memory
-    except (DecodeError, onnx.checker.ValidationError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise GraphError(
-            f"{path} is not a valid ONNX model: {first}",
-            hint="the file is truncated, damaged or of another format; export it again",
-        ) from error
-    return ir.from_proto(proto)
+    except (DecodeError, OSError) as error:
+        raise _invalid(path, error) from error
+    _locations(proto, path)
+    return proto
 
 
-def _refuse_other_files(proto: onnx.ModelProto, path: Path) -> None:
-    outside = [item.name for item in proto.graph.initializer if uses_external_data(item)]
-    if outside:
-        raise GraphError(
-            f"{path} keeps {len(outside)} weights in other files, the first {outside[0]!r}",
-            hint="save it as one file: no sidecar could vouch for the others",
+def _invalid(path: Path, error: Exception) -> GraphError:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return GraphError(
+        f"{path} is not a valid ONNX model: {first}",
+        hint="the file is truncated, damaged or of another format; export it again",
+    )
+
+
+def _locations(proto: onnx.ModelProto, path: Path) -> list[str]:
+    """The names of other files that a graph's weights are in, each of which lies beside it.
+
+    Raises:
+        GraphError: one is a path that leads elsewhere, or is not there.
+    """
+    names = dict.fromkeys(
+        ExternalDataInfo(tensor).location
+        for tensor in proto.graph.initializer
+        if uses_external_data(tensor)
+    )
+    for name in names:
+        if PurePath(name).name != name or name in ("", ".", ".."):
+            raise GraphError(
+                f"{path} takes weights from {name!r}, which is not a file beside it",
+                hint="a model may read its own folder alone: save it with its weights there",
+            )
+        other = path.parent / name
+        if other.is_symlink() or not other.is_file():
+            raise GraphError(
+                f"{path} takes weights from {name!r}, and there is no such file beside it",
+                hint="copy the two together",
+            )
+    return list(names)
+
+
+def write_model(model: ir.Model, path: Path, *, largest_bytes: int = LARGEST_BYTES) -> None:
+    """Write a model to `path`, with its weights beside it where they are too large for one file.
+
+    Equal models give equal bytes. `model` reads large weights from the new file afterwards.
+    """
+    tensors = _weights(model)
+    if sum(tensor.nbytes for tensor in tensors) > largest_bytes:
+        name = f"{_PREFIX}{_digest(tensors)}.data"
+        external_data.unload_from_model(
+            model, path.parent, name, size_threshold_bytes=_SMALL, max_workers=1
         )
-
-
-def write_model(model: ir.Model, path: Path) -> None:
-    """Write a model to `path` as plain ONNX; equal models give equal bytes."""
+    else:
+        external_data.load_to_model(model)
     path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
+
+
+def is_large(model: ir.Model) -> bool:
+    """Whether its weights do not go into one file."""
+    return sum(tensor.nbytes for tensor in _weights(model)) > LARGEST_BYTES
+
+
+def is_scattered(model: ir.Model) -> bool:
+    """Whether some of its weights are in other files than ours."""
+    return any(
+        isinstance(tensor, ir.ExternalTensor) and not str(tensor.location).startswith(_PREFIX)
+        for tensor in _weights(model)
+    )
+
+
+def _weights(model: ir.Model) -> list[ir.TensorProtocol]:
+    values = model.graph.initializers.values()
+    return [value.const_value for value in values if value.const_value is not None]
+
+
+def _digest(tensors: Iterable[ir.TensorProtocol]) -> str:
+    """Of all weights in their order."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.name} {tensor.dtype.name} {tensor.shape}".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def copy_model(source: Path, path: Path) -> None:
+    """Copy an ONNX file to another place, and its weights with it; their names stay."""
+    for data in data_files(source) if any(source.parent.glob("*.data")) else ():
+        if data.parent != path.parent:
+            shutil.copyfile(data, path.parent / data.name)
+    shutil.copyfile(source, path)

@@ -7,8 +7,13 @@ final name is the caller's business (`artifact.publish`).
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from resdeploy.artifact import sha256_of_file
 from resdeploy.contracts import Notify
 from resdeploy.errors import UsageError
+from resdeploy.graph.files import data_files
 from resdeploy.models.reference import LoadedModel
 from resdeploy.records import (
     Check,
@@ -66,6 +71,16 @@ def tell_notes(loaded: LoadedModel, notify: Notify) -> None:
     """Say what the user should know of a model."""
     for note in loaded.notes:
         notify(note)
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """What a sidecar says of a file that we have just made, and of its weights beside it."""
+    beside = data_files(path) if any(path.parent.glob("*.data")) else ()
+    return {
+        "sha256": sha256_of_file(path),
+        "size_bytes": sum(file.stat().st_size for file in (path, *beside)),
+        "data": {file.name: sha256_of_file(file) for file in beside},
+    }
 
 
 def merged_checks(earlier: Checks, checks: Checks, step: str) -> Checks:

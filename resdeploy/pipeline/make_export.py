@@ -20,22 +20,29 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from torch import nn
 
-from resdeploy.artifact import sha256_of_file
+from resdeploy.artifact import scratch_folder
 from resdeploy.contracts import Notify, Runner, Source, unheard
 from resdeploy.data.images import normalized
 from resdeploy.errors import UnknownNameError, UsageError, VerificationError
 from resdeploy.formats import EXPORTERS, FORMATS, Exporter
+from resdeploy.formats.onnx import is_large
 from resdeploy.formats.pixels import FromPixels
 from resdeploy.formats.signature import BATCH, INPUT, OPSET, Signature
 from resdeploy.graph import summary
-from resdeploy.graph.files import read_model
+from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.simplify import SimplifierChild
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.models.heads import headed
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline.feeding import pixels_of, probabilities
-from resdeploy.pipeline.make import THREADS, Checks, image_shape, require_image_channels
+from resdeploy.pipeline.make import (
+    THREADS,
+    Checks,
+    file_facts,
+    image_shape,
+    require_image_channels,
+)
 from resdeploy.pipeline.make_simplified import Simplification, simplified_manifest
 from resdeploy.records import (
     BatchProfile,
@@ -248,8 +255,7 @@ def _made(
         VerificationError: it failed, or a check did.
     """
     start = time.perf_counter()
-    write = load_target(row.target, extra="", why="the export")
-    write(export.module, path, export.signature)
+    _write(export, row, path)
     seconds = time.perf_counter() - start
     with ThreadPoolExecutor(max_workers=1) as pool:
         # PyTorch answers while the graph is read and written, on another core.
@@ -269,6 +275,18 @@ def _made(
             manifest = _manifest(export, row, path, graph, checks)
             found = work.finished(path, manifest, right=work.passed)
             return _Made(row, seconds, simplified_manifest(found, manifest, path, notify=notify))
+
+
+def _write(export: Export, row: Exporter, path: Path) -> None:
+    """Let an exporter write; the weights of a large ONNX graph come into one file."""
+    write = load_target(row.target, extra="", why="the export")
+    if row.format != ONNX or not is_large(export.loaded.module):
+        write(export.module, path, export.signature)
+        return
+    with scratch_folder() as folder:  # which exporters fill with a file per weight
+        scattered = folder / path.name
+        write(export.module, scattered, export.signature)
+        write_model(read_model(scattered), path)
 
 
 def _answers(
@@ -354,8 +372,7 @@ def _manifest(
         name=export.name,
         format=row.format,
         precision="fp32",
-        sha256=sha256_of_file(path),
-        size_bytes=path.stat().st_size,
+        **file_facts(path),
         opset=None if graph is None else graph.opset,
         inputs=(images,) if graph is None else graph.inputs,
         outputs=(TensorFacts(name=signature.output, dtype="float", shape=answers),)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 
-from resdeploy.artifact import Artifact, scratch_folder, sha256_of_file
+from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import listed
 from resdeploy.graph import observe, summary
@@ -24,7 +24,7 @@ from resdeploy.graph.rounding import with_rounding
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.feeding import noise_for, retyped
-from resdeploy.pipeline.make import THREADS, Checks, graph_image_shape, merged_checks
+from resdeploy.pipeline.make import THREADS, Checks, file_facts, graph_image_shape, merged_checks
 from resdeploy.records import CastOptions, Fp16Facts, GraphSummary, HistoryStep, Manifest
 from resdeploy.runtimes import OrtRunner
 
@@ -57,8 +57,7 @@ def cast_file(
     cast = manifest.model_copy(
         update={
             "precision": after.precision,
-            "sha256": sha256_of_file(path),
-            "size_bytes": path.stat().st_size,
+            **file_facts(path),
             "opset": after.opset,
             "inputs": after.inputs,
             "outputs": after.outputs,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from resdeploy.artifact import Artifact, scratch_folder, sha256_of_file, sha256_of_text
+from resdeploy.artifact import Artifact, scratch_folder, sha256_of_text
 from resdeploy.contracts import Notify, Progress, Source
 from resdeploy.errors import DataError, VerificationError
 from resdeploy.graph import EMITTERS, observe, summary
@@ -19,7 +19,7 @@ from resdeploy.graph.files import read_model, write_model
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
 from resdeploy.pipeline.feeding import fed
-from resdeploy.pipeline.make import THREADS, Checks, merged_checks
+from resdeploy.pipeline.make import THREADS, Checks, file_facts, merged_checks
 from resdeploy.quantization import OBSERVERS
 from resdeploy.quantization.calibrate import calibrate
 from resdeploy.records import (
@@ -194,8 +194,7 @@ def _quantized_manifest(
     return manifest.model_copy(
         update={
             "precision": "int8",
-            "sha256": sha256_of_file(path),
-            "size_bytes": path.stat().st_size,
+            **file_facts(path),
             "quantization": facts,
             "verification": merged_checks(manifest.verification, checks, "quantize"),
             "history": (*manifest.history, step),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,17 +21,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from resdeploy.artifact import Artifact, scratch_folder, sha256_of_file
+from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import ChildFailedError, GraphError, VerificationError
 from resdeploy.graph import summary
-from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.files import copy_model, is_large, is_scattered, read_model, write_model
 from resdeploy.graph.passes import apply_passes
 from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, SimplifierChild
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.feeding import noise_for
-from resdeploy.pipeline.make import THREADS, Checks, graph_image_shape, merged_checks
+from resdeploy.pipeline.make import THREADS, Checks, file_facts, graph_image_shape, merged_checks
 from resdeploy.records import GraphSummary, HistoryStep, Manifest
 from resdeploy.runtimes import OrtRunner
 
@@ -88,8 +87,7 @@ def simplified_manifest(
     )
     simplified = manifest.model_copy(
         update={
-            "sha256": sha256_of_file(path),
-            "size_bytes": path.stat().st_size,
+            **file_facts(path),
             "outputs": found.graph.outputs,
             "verification": merged_checks(manifest.verification, found.checks, "simplify"),
             "history": (*manifest.history, step),
@@ -130,7 +128,8 @@ class Simplification:
         self._limits = limits
         self._before = summary.summary_of(model)
         found = apply_passes(model)
-        self._changed = any(facts.changed for facts in found.values())
+        # Weights that were in other files come into ours.
+        self._changed = any(facts.changed for facts in found.values()) or is_scattered(model)
         self._model = model if self._changed else None
         self._after = summary.summary_of(model)
         self.notes = [f"{name}: {facts.changed}" for name, facts in found.items() if facts.changed]
@@ -139,6 +138,11 @@ class Simplification:
             for name, facts in found.items()
             for reason, count in Counter(facts.refused).items()
         ]
+        if is_large(model):
+            self.notes += [
+                f"{row.name} {_NOT_USED}it takes no graph over 2 GB" for row in simplifiers
+            ]
+            self._simplifiers = ()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -211,10 +215,8 @@ class Simplification:
     def _taken(
         self, made: Path, path: Path, judged: _Judged, used: Simplifier | None
     ) -> Simplified:
-        if made == self._source != path:
-            shutil.copyfile(made, path)
-        elif made != path:
-            shutil.move(made, path)
+        if made != path:
+            copy_model(made, path)
         return Simplified(
             graph=judged.graph, checks=judged.checks, notes=tuple(self.notes), used=used
         )

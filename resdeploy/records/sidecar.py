@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
 
 from resdeploy.records.base import Document, Record
 from resdeploy.records.inputs import (
@@ -15,6 +17,8 @@ from resdeploy.records.inputs import (
     TensorFacts,
 )
 from resdeploy.words import FloatType
+
+FileName = Annotated[str, Field(pattern=r"^[^/\\]+$")]
 
 
 class Check(Record):
@@ -152,6 +156,7 @@ class Manifest(Document):
     """The sidecar `<artifact>.json`: what the artifact is and how it came to be.
 
     model, preprocess: None where the file was handed in and nobody said.
+    data: files beside it that hold its weights, with their sha256; `size_bytes` counts them too.
     """
 
     kind: Literal["artifact"] = "artifact"
@@ -160,6 +165,7 @@ class Manifest(Document):
     precision: str
     sha256: str
     size_bytes: int
+    data: dict[FileName, str] = Field(default_factory=dict)
     opset: int | None
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]

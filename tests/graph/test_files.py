@@ -6,12 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
-from resdeploy.errors import GraphError
-from resdeploy.graph.files import read_model, write_model
+from resdeploy.artifact import is_published, open_artifact, publish
+from resdeploy.errors import ArtifactError, GraphError
+from resdeploy.graph.files import (
+    copy_model,
+    data_files,
+    is_scattered,
+    read_model,
+    write_model,
+)
 from resdeploy.graph.observe import with_reductions
 from resdeploy.graph.summary import summary_of
+from resdeploy.pipeline.make import file_facts
+from resdeploy.records import Manifest
 from tests.graph import tools
 
 BODY = "a = Conv<pads=[1,1,1,1]>(x, w, b) r = Relu(a) y = GlobalAveragePool(r)"
@@ -119,11 +129,111 @@ def test_reductions_are_those_of_numpy_and_need_a_tensor(sound: Path, tmp_path: 
     np.testing.assert_array_equal(seen["y"], tools.answer(sound, images))
 
 
-def test_weights_in_other_files_are_refused(tmp_path: Path) -> None:
-    """No hash of the graph would notice that they changed."""
+def with_weights(folder: Path, location: str) -> Path:
+    """A graph whose weights are in another file."""
     model = tools.proto("y = Add(x, w)", {"w": tools.noise(2, 3)}, inputs="float[2,3] x",
                         outputs="float[2,3] y")  # fmt: skip
-    path = tmp_path / "outside.onnx"
+    folder.mkdir(exist_ok=True)
+    path = folder / "outside.onnx"
     onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
-    with pytest.raises(GraphError, match="keeps 1 weights in other files, the first 'w'"):
-        read_model(path)
+    proto = onnx.load(path, load_external_data=False)
+    for entry in proto.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = location
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_weights_beside_a_file_are_read(tmp_path: Path) -> None:
+    path = with_weights(tmp_path / "here", "w.data")
+    assert [file.name for file in data_files(path)] == ["w.data"]
+    model = read_model(path)
+    assert is_scattered(model)
+    np.testing.assert_array_equal(weight_of(model), tools.noise(2, 3))
+    # And they come into one file where they are not too many.
+    write_model(model, tmp_path / "one.onnx")
+    assert data_files(tmp_path / "one.onnx") == ()
+    np.testing.assert_array_equal(weight_of(read_model(tmp_path / "one.onnx")), tools.noise(2, 3))
+
+
+def weight_of(model: ir.Model) -> np.ndarray:
+    tensor = model.graph.initializers["w"].const_value
+    assert tensor is not None
+    return tensor.numpy()
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("../here/w.data", "not a file beside it"),
+        ("/etc/passwd", "not a file beside it"),
+        ("sub/w.data", "not a file beside it"),
+        ("..", "not a file beside it"),
+        ("", "not a file beside it"),
+        ("link.data", "no such file beside it"),
+        ("gone.data", "no such file beside it"),
+    ],
+)
+def test_weights_elsewhere_are_refused(location: str, said: str, tmp_path: Path) -> None:
+    path = with_weights(tmp_path / "here", location)
+    (tmp_path / "here" / "link.data").symlink_to(tmp_path / "here" / "w.data")
+    for read in (read_model, data_files):
+        with pytest.raises(GraphError, match=said):
+            read(path)
+
+
+def test_large_weights_go_beside_the_file(tmp_path: Path) -> None:
+    """Large is what the limit says; two models in one folder do not share a file."""
+    model = ir.from_proto(
+        tools.proto(
+            "c = Conv(x, w) y = Add(c, b)",
+            {"w": tools.noise(64, 4, 3, 3), "b": np.ones(1, np.float32)},
+            outputs="float[n,64,6,6] y",
+        )
+    )
+    paths = [tmp_path / name for name in ("one.onnx", "two.onnx")]
+    write_model(model, paths[0], largest_bytes=1000)
+    (data,) = data_files(paths[0])
+    assert data.stat().st_size == 64 * 4 * 9 * 4
+    assert paths[0].stat().st_size < 1000
+    weight = model.graph.initializers["w"]
+    assert weight.const_value is not None
+    changed = weight.const_value.numpy() + 1
+    before = tools.answer(paths[0], tools.noise(1, 4, 8, 8))
+    weight.const_value = ir.tensor(changed, name="w")
+    write_model(model, paths[1], largest_bytes=1000)
+    assert data_files(paths[1]) != (data,)
+    np.testing.assert_array_equal(tools.answer(paths[0], tools.noise(1, 4, 8, 8)), before)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copy_model(paths[0], elsewhere / "renamed.onnx")
+    got = tools.answer(elsewhere / "renamed.onnx", tools.noise(1, 4, 8, 8))
+    np.testing.assert_array_equal(got, before)
+    again = tmp_path / "again"
+    again.mkdir()
+    write_model(read_model(paths[1]), again / "two.onnx", largest_bytes=1000)
+    assert (again / "two.onnx").read_bytes() == paths[1].read_bytes()
+
+
+def test_an_artifact_takes_its_weights_along(tmp_path: Path) -> None:
+    model = ir.from_proto(tools.proto("y = Conv(x, w)", {"w": tools.noise(64, 4, 3, 3)},
+                                      outputs="float[n,64,6,6] y"))  # fmt: skip
+    made, path = tmp_path / "made.onnx", tmp_path / "out" / "final.onnx"
+    write_model(model, made, largest_bytes=1000)
+    facts = file_facts(made)
+    assert facts["size_bytes"] > 64 * 4 * 9 * 4
+    manifest = Manifest(
+        name="x", format="onnx", precision="fp32", opset=20, inputs=(), outputs=(), model=None,
+        preprocess=None, verification=(), history=(), **facts,
+    )  # fmt: skip
+    publish(made, path, manifest)
+    assert open_artifact(path).manifest == manifest
+    assert is_published(path, manifest)
+    assert tools.answer(path, tools.noise(1, 4, 8, 8)).shape == (1, 64, 6, 6)
+    (data,) = data_files(path)
+    data.write_bytes(data.read_bytes()[:-1] + b"x")
+    assert not is_published(path, manifest)
+    with pytest.raises(ArtifactError, match="missing or not those it was written with"):
+        open_artifact(path)
+    publish(made, path, manifest)
+    assert is_published(path, manifest)

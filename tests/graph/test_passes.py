@@ -155,8 +155,8 @@ CASES = {
     ),
     "arithmetic-on-shapes": Case(
         run=fold_constants,
-        body="""z = ConstantOfShape<value = int64[1] {7}>(two) f = Concat<axis=0>(z, pair) t = Reshape(f, square)
-            g = Cast<to=1>(t) m = ReduceSum<keepdims=0>(g) y = Add(x, m)""",
+        body="""z = ConstantOfShape<value = int64[1] {7}>(two) f = Concat<axis=0>(z, pair)
+            t = Reshape(f, square) g = Cast<to=1>(t) m = ReduceSum<keepdims=0>(g) y = Add(x, m)""",
         weights={
             "two": np.array([2]),
             "pair": np.array([3, 4]),
