@@ -158,14 +158,15 @@ def inspect(artifact: Path) -> Inspection:
         ArtifactError, GraphError: the file is not there, altered or damaged.
     """
     opened = open_artifact(artifact)
+    known = opened.manifest  # which counts weights in a file of their own, too
     form = format_of(artifact)
     contents = load_target(form.contents, extra="", why=f"a look into {artifact}")
     return Inspection(
         path=str(artifact),
         sha256=opened.sha256,
-        size_bytes=artifact.stat().st_size,
-        graph=contents(artifact, _images_of(opened.manifest)),
-        manifest=opened.manifest,
+        size_bytes=artifact.stat().st_size if known is None else known.size_bytes,
+        graph=contents(artifact, _images_of(known)),
+        manifest=known,
     )
 
 
