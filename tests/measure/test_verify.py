@@ -12,6 +12,7 @@ from resdeploy.measure.verify import (
     IMAGES,
     Answer,
     Trial,
+    amplified,
     batches_of,
     condition,
     noise,
@@ -184,6 +185,35 @@ def test_answers_that_depend_on_a_neighbour_are_found_in_a_batch_of_three() -> N
     failed = {check.name for check in checks if not check.passed}
     assert "identical-rows" in failed
     assert not any(name.startswith("agreement") for name in failed)
+
+
+def test_a_model_that_loses_digits_in_float32_is_held_to_what_it_loses() -> None:
+    """It subtracts large numbers: another order of the same sums gives other last digits."""
+
+    def exact(images: NDArray[np.float32]) -> NDArray[np.float64]:
+        return images.astype(np.float64).mean(axis=(2, 3))
+
+    def lossy(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((exact(images) + 2e3).astype(np.float32) - np.float32(2e3)).astype(np.float32)
+
+    def other_order(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((exact(images) - 2e3).astype(np.float32) + np.float32(2e3)).astype(np.float32) * (
+            np.float32(1 + 1e-4)
+        )
+
+    made = trial(lossy)
+    wider = amplified(EXPORT, made, exact(made.largest))
+    assert wider.limit > EXPORT.limit
+    assert "float32 itself is" in wider.reason
+    checks = trial_checks(other_order, made, wider)
+    assert all(check.passed for check in checks)
+    assert "float32 itself is" in checks[0].detail
+    # What is wrong by more is still found, and a model that loses nothing has the usual limit.
+    wrong = trial_checks(lambda images: lossy(images) * np.float32(1.01), made, wider)
+    assert not any(check.passed for check in wrong)
+    assert amplified(EXPORT, trial(mean), exact(made.largest)) == EXPORT
+    # Nor does one that is another model in float64 get a wider one.
+    assert amplified(EXPORT, trial(mean), 2 * exact(made.largest)) == EXPORT
 
 
 def test_one_image_alone_has_no_rows_to_compare() -> None:
