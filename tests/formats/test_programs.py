@@ -64,11 +64,20 @@ def test_a_file_answers_alone_in_a_process_without_our_package(format: str, fold
     torch.testing.assert_close(torch.load(folder / "answers.pt"), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("format", PROGRAMS)
-def test_two_processes_write_the_same_bytes(format: str, tmp_path: Path) -> None:
-    files = [tmp_path / name / f"x{FORMATS[format].suffix}" for name in ("one", "two")]
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--format", name] for name in FORMATS.names),
+        ["--exporter", "dynamo", "--embed-preprocess"],
+        ["--precision", "fp16", "--keep", "Gemm"],
+    ],
+    ids=" ".join,
+)
+def test_two_processes_write_the_same_bytes(words: list[str], tmp_path: Path) -> None:
+    suffix = FORMATS[words[1] if words[0] == "--format" else "onnx"].suffix
+    files = [tmp_path / name / f"x{suffix}" for name in ("one", "two")]
     for seed, file in enumerate(files):
-        command = [sys.executable, "-m", "resdeploy", "export", "resnet20", "--format", format]
+        command = [sys.executable, "-m", "resdeploy", "export", "resnet20", *words]
         environ = {**os.environ, "PYTHONHASHSEED": str(seed)}
         subprocess.run([*command, "--quiet", "-o", str(file)], check=True, env=environ)
     assert files[0].read_bytes() == files[1].read_bytes()
