@@ -266,6 +266,10 @@ def _provenance(manifest: Row) -> list[tuple[str, str]]:
         return []
     preprocess: Row = manifest["preprocess"] or {"not": "recorded"}
     rows = [("preprocessing", ", ".join(f"{key} {value}" for key, value in preprocess.items()))]
+    if manifest["interface"]["pixels"]:
+        rows.append(("", "normalised inside: it takes pixels, RGB or grey, resized and cropped"))
+    if manifest["data"]:
+        rows.append(("weights in", ", ".join(manifest["data"])))
     if manifest["model"] is not None:
         model = manifest["model"]
         trained = "" if model["trained"] else " (not trained)"
