@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 
+from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import listed
@@ -26,7 +27,6 @@ from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.feeding import noise_for, retyped
 from resdeploy.pipeline.make import THREADS, Checks, file_facts, graph_image_shape, merged_checks
 from resdeploy.records import CastOptions, Fp16Facts, GraphSummary, HistoryStep, Manifest
-from resdeploy.runtimes import OrtRunner
 
 
 def cast_file(
@@ -104,12 +104,12 @@ def _checks(source: Path, manifest: Manifest, path: Path, cast: Manifest) -> Che
     images = noise_for(manifest, graph_image_shape(manifest), verify.IMAGES)
 
     def expected(images: NDArray[Any]) -> NDArray[np.float32]:
-        with OrtRunner(source, threads=THREADS) as reference:
+        with runtimes.OrtRunner(source, threads=THREADS) as reference:
             answers: NDArray[np.float32] = reference.run(images)
             return answers
 
     trial = verify.trial_of(expected, images, verify.batches_of(manifest.batch))
-    with OrtRunner(path, threads=THREADS) as candidate:
+    with runtimes.OrtRunner(path, threads=THREADS) as candidate:
         checks = verify.trial_checks(
             lambda images: candidate.run(retyped(images, cast)).astype(np.float32),
             trial,
@@ -128,7 +128,7 @@ def _rounded_checks(path: Path, trial: verify.Trial, tolerance: verify.Tolerance
     with scratch_folder() as folder:
         rounding = folder / "rounding.onnx"
         write_model(model, rounding)
-        with OrtRunner(rounding, threads=THREADS) as rounded:
+        with runtimes.OrtRunner(rounding, threads=THREADS) as rounded:
             return verify.trial_checks(rounded.run, trial, tolerance)
 
 
@@ -157,7 +157,7 @@ def _beyond(source: Path, images: NDArray[Any]) -> tuple[str, ...]:
     with scratch_folder() as folder:
         observed = folder / "observed.onnx"
         write_model(model, observed)
-        with OrtRunner(observed, threads=THREADS) as runner:
+        with runtimes.OrtRunner(observed, threads=THREADS) as runner:
             found = [runner.run_all(some) for some in (images, *flat)]
     touched: set[ir.Node | None] = set()
     for name, own in readers.items():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import Artifact, scratch_folder, sha256_of_text
 from resdeploy.contracts import Notify, Progress, Source
 from resdeploy.errors import DataError, VerificationError
@@ -32,8 +33,6 @@ from resdeploy.records import (
     Preprocess,
     QuantizationFacts,
 )
-from resdeploy.runtimes import OrtRunner, optimized_operators
-from resdeploy.runtimes.ort import Optimization
 from resdeploy.table import load_target
 
 # An INT8 graph this far from its float source has a misplaced pair or a wrong scale: sound
@@ -73,7 +72,7 @@ def table_for(
         observed = folder / "observed.onnx"
         write_model(model, observed)
         del model
-        with OrtRunner(observed, threads=threads) as runner:
+        with runtimes.OrtRunner(observed, threads=threads) as runner:
             ranges = calibrate(
                 lambda images: runner.run_all(fed(images, manifest)),
                 tensors,
@@ -150,8 +149,10 @@ def _quantized_checks(source: Path, result: Path, images: NDArray[Any]) -> Check
     What a CPU's kernels make of it is for `check` to say: the file may be for another CPU.
     """
     with (
-        OrtRunner(source, threads=THREADS) as reference,
-        OrtRunner(result, threads=THREADS, optimization=Optimization.NONE) as candidate,
+        runtimes.OrtRunner(source, threads=THREADS) as reference,
+        runtimes.OrtRunner(
+            result, threads=THREADS, optimization=runtimes.Optimization.NONE
+        ) as candidate,
     ):
         expected, got = reference.run(images), candidate.run(images)
         one = candidate.run(images[:1])
@@ -174,7 +175,7 @@ def _quantized_checks(source: Path, result: Path, images: NDArray[Any]) -> Check
 def _fusions(source: Path, result: Path) -> tuple[Fusion, ...]:
     """How many convolutions and additions ONNX Runtime runs on integers."""
     floats = summary.summary_of(read_model(source)).operators
-    fused = optimized_operators(result)
+    fused = runtimes.optimized_operators(result)
     return tuple(
         Fusion(operator=operator, nodes=floats[operator], fused=fused[f"QLinear{operator}"])
         for operator in ("Conv", "Add")

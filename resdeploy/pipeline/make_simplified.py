@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import ChildFailedError, GraphError, VerificationError
@@ -33,7 +34,6 @@ from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.feeding import noise_for
 from resdeploy.pipeline.make import THREADS, Checks, file_facts, graph_image_shape, merged_checks
 from resdeploy.records import GraphSummary, HistoryStep, Manifest
-from resdeploy.runtimes import OrtRunner
 
 _NOT_USED = "was not used: "
 
@@ -245,7 +245,7 @@ class _Judge:
         return verify.trial_of(self._reference, images, verify.batches_of(self._manifest.batch))
 
     def _reference(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        with OrtRunner(self._right, threads=THREADS) as right:
+        with runtimes.OrtRunner(self._right, threads=THREADS) as right:
             answers: NDArray[np.float32] = right.run(images)
             return answers
 
@@ -259,7 +259,7 @@ class _Judge:
         if result == self._right:
             return _Judged(self._before, ())
         after = summary.summary_of(read_model(result))
-        with OrtRunner(result, threads=THREADS) as candidate:
+        with runtimes.OrtRunner(result, threads=THREADS) as candidate:
             answers = verify.trial_checks(candidate.run, self._trial, verify.SIMPLIFY)
         kept = self._before.inputs == after.inputs and _keeps(self._before, after)
         described = "names, types, shapes and dynamic batch"

@@ -57,6 +57,7 @@ RUNTIMES: Table[Runtime] = Table(
 
 _PUBLIC = {
     "EagerRunner": "resdeploy.runtimes.eager:EagerRunner",
+    "Optimization": "resdeploy.runtimes.ort:Optimization",
     "OrtRunner": "resdeploy.runtimes.ort:OrtRunner",
     "Pt2Runner": "resdeploy.runtimes.programs:Pt2Runner",
     "TorchScriptRunner": "resdeploy.runtimes.programs:TorchScriptRunner",
