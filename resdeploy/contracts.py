@@ -33,6 +33,24 @@ class Batch:
     labels: NDArray[np.int64] | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """The integers low ... high that activations are rounded to.
+
+    dtype: as NumPy and ONNX call the type. symmetric: the zero point is 0; else it is wherever
+    the range of the tensor needs it, and 0 where that has no negative values.
+    """
+
+    dtype: str
+    low: int
+    high: int
+    symmetric: bool
+
+
+U8 = Grid(dtype="uint8", low=0, high=255, symmetric=False)
+S8 = Grid(dtype="int8", low=-128, high=127, symmetric=True)
+
+
 class Source(Protocol):
     """Images on disk (or made up), not yet decoded. Holds names, never pixels."""
 

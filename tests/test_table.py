@@ -30,7 +30,7 @@ TABLE = Table("fruit", (Row("apple"), Row("pear"), Row("peach")))
 TABLES: tuple[Table[Any], ...] = (FORMATS, RUNTIMES, EMITTERS, OBSERVERS, REPORTS)
 
 # Fields of rows that name code as "module:attribute".
-TARGETS = ("target", "observed")
+TARGETS = ("target", "observed", "validate")
 
 
 def test_a_name_twice_is_a_mistake_of_ours() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from resdeploy.contracts import S8, U8, Grid
 from resdeploy.table import Table, lazy
 
 
@@ -16,13 +17,18 @@ from resdeploy.table import Table, lazy
 class Emitter:
     """Puts Q/DQ pairs where one runtime wants them. `name` is the target on the command line.
 
-    observed: which tensors need a range; target: the pass itself.
+    grid: what activations are rounded to. weight_bits: how wide weights may be. observed: which
+    tensors of a model need a range. target: the pass itself, from (model, ranges, weight_bits=,
+    keep=). validate: what is wrong with a Q/DQ graph for this runtime, whoever made it.
     """
 
     name: str
     runtime: str
+    grid: Grid
+    weight_bits: tuple[int, ...]
     observed: str
     target: str
+    validate: str
 
 
 EMITTERS: Table[Emitter] = Table(
@@ -31,8 +37,29 @@ EMITTERS: Table[Emitter] = Table(
         Emitter(
             name="ort-cpu",
             runtime="ort",
-            observed="resdeploy.graph.qdq:observed_tensors",
-            target="resdeploy.graph.qdq:quantize_for_ort_cpu",
+            grid=U8,
+            weight_bits=(7, 8),
+            observed="resdeploy.graph.qdq.ort_cpu:observed_tensors",
+            target="resdeploy.graph.qdq.ort_cpu:quantize",
+            validate="resdeploy.graph.qdq.ort_cpu:problems",
+        ),
+        Emitter(
+            name="tensorrt",
+            runtime="tensorrt",
+            grid=S8,
+            weight_bits=(8,),
+            observed="resdeploy.graph.qdq.tensorrt:observed_tensors",
+            target="resdeploy.graph.qdq.tensorrt:quantize",
+            validate="resdeploy.graph.qdq.tensorrt:problems",
+        ),
+        Emitter(
+            name="openvino",
+            runtime="openvino",
+            grid=U8,
+            weight_bits=(7, 8),
+            observed="resdeploy.graph.qdq.openvino:observed_tensors",
+            target="resdeploy.graph.qdq.openvino:quantize",
+            validate="resdeploy.graph.qdq.openvino:problems",
         ),
     ),
 )

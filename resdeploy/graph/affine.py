@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from resdeploy.contracts import Grid
+
 # A bias is stored as INT32 with scale s_x · s_w. Keeping |bias / scale| under 2**30 leaves
 # as much again for the sum of the products that is added to it.
 _BIAS_LIMIT = 2.0**30
@@ -20,24 +22,28 @@ _BIAS_LIMIT = 2.0**30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationScale:
-    """Scale and zero point of a tensor stored as UINT8."""
+    """Scale and zero point of a tensor; the type of the zero point is that of the integers."""
 
     scale: np.float32
-    zero_point: np.uint8
+    zero_point: np.int8 | np.uint8
 
 
-def activation_scale(low: float, high: float) -> ActivationScale:
-    """The UINT8 scale that covers [low, high] and represents 0 exactly.
+def activation_scale(low: float, high: float, grid: Grid) -> ActivationScale:
+    """The scale on which `grid` covers [low, high] and represents 0 exactly.
 
     A range without negative values gets zero point 0, which lets a runtime drop the Relu
     in front. A tensor that is always 0, as far as float32 can tell, gets scale 1.
     """
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32((high - low) / 255)
+    if grid.symmetric:
+        scale, zero_point = np.float32(max(-low, high) / grid.high), 0.0
+    else:
+        scale = np.float32((high - low) / (grid.high - grid.low))
+        zero_point = np.rint(-low / float(scale)) if scale > 0 else 0.0
+    kind = np.dtype(grid.dtype).type
     if scale < np.finfo(np.float32).tiny:
-        return ActivationScale(scale=np.float32(1), zero_point=np.uint8(0))
-    zero_point = np.clip(np.rint(-low / float(scale)), 0, 255)
-    return ActivationScale(scale=scale, zero_point=np.uint8(zero_point))
+        return ActivationScale(scale=np.float32(1), zero_point=kind(0))
+    return ActivationScale(scale=scale, zero_point=kind(np.clip(zero_point, grid.low, grid.high)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

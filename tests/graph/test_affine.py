@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resdeploy.contracts import S8, U8, Grid
 from resdeploy.graph.affine import IntegerWeights, activation_scale, integer_weights
 
 REALS = st.floats(-1e6, 1e6, width=32)
@@ -16,16 +17,17 @@ def scale_between(exponents: tuple[int, int]) -> st.SearchStrategy[float]:
     return st.floats(*exponents).map(lambda exponent: 10.0**exponent)
 
 
-@given(first=REALS, second=REALS, where=st.floats(0, 1))
+@given(first=REALS, second=REALS, where=st.floats(0, 1), grid=st.sampled_from([U8, S8]))
 def test_every_real_in_the_range_is_within_half_a_step(
-    first: float, second: float, where: float
+    first: float, second: float, where: float, grid: Grid
 ) -> None:
     low, high = min(first, second), max(first, second)
-    made = activation_scale(low, high)
+    made = activation_scale(low, high, grid)
+    assert made.zero_point.dtype == grid.dtype
     scale, zero = float(made.scale), int(made.zero_point)
 
     def rounded(real: float) -> float:
-        return float((np.clip(np.rint(real / scale) + zero, 0, 255) - zero) * scale)
+        return float((np.clip(np.rint(real / scale) + zero, grid.low, grid.high) - zero) * scale)
 
     # The scale itself is rounded to float32, which adds up to 255 · 2^-24 of a step.
     real = low + where * (high - low)
@@ -33,14 +35,15 @@ def test_every_real_in_the_range_is_within_half_a_step(
     assert rounded(0.0) == 0.0
     assert np.isfinite(scale)
     assert scale > 0
-    if low >= 0:
+    if low >= 0 or grid.symmetric:
         assert zero == 0
 
 
 def test_a_tensor_that_is_always_zero_has_a_scale() -> None:
-    assert activation_scale(0.0, 0.0).scale == 1
-    assert activation_scale(0.0, 1e-45).scale == 1
-    assert activation_scale(-1e-43, 1e-43).zero_point == 0
+    for grid in (U8, S8):
+        assert activation_scale(0.0, 0.0, grid).scale == 1
+        assert activation_scale(0.0, 1e-45, grid).scale == 1
+        assert activation_scale(-1e-43, 1e-43, grid).zero_point == 0
 
 
 @st.composite

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 
 from resdeploy.errors import GraphError
-from resdeploy.graph.qdq import observed_tensors, quantize_for_ort_cpu
+from resdeploy.graph.qdq.ort_cpu import observed_tensors, quantize
 from resdeploy.runtimes import optimized_operators
 from tests.graph import tools
 
@@ -240,7 +240,7 @@ def test_the_pass_refuses_what_it_cannot_do() -> None:
     names = observed_tensors(model)
     assert names == ("x", "r", "p")
     with pytest.raises(GraphError, match="no range for 3 tensors, the first of them 'x'"):
-        quantize_for_ort_cpu(model, {}, weight_bits=7)
+        quantize(model, {}, weight_bits=7)
     assert {node.op_type for node in model.graph} == {
         *("Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm")
     }

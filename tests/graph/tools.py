@@ -18,7 +18,7 @@ from resdeploy.formats.onnx import onnx_by_trace
 from resdeploy.formats.signature import Signature
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_reductions
-from resdeploy.graph.qdq import observed_tensors, quantize_for_ort_cpu
+from resdeploy.graph.qdq.ort_cpu import observed_tensors, quantize
 from resdeploy.models.reference import LoadedModel, resolve
 from resdeploy.pipeline.make_export import Export
 from resdeploy.quantization import OBSERVERS
@@ -78,7 +78,7 @@ def ranges_of(source: Path, images: NDArray[np.float32]) -> dict[str, TensorRang
 def quantized(source: Path, images: NDArray[np.float32], *, bits: int = 7) -> Path:
     """The Q/DQ graph of the float graph in `source`, beside it."""
     model = read_model(source)
-    quantize_for_ort_cpu(model, ranges_of(source, images), weight_bits=bits)
+    quantize(model, ranges_of(source, images), weight_bits=bits)
     result = source.with_suffix(f".int{bits}.onnx")
     write_model(model, result)
     return result

@@ -17,7 +17,7 @@ from resdeploy.contracts import Batch
 from resdeploy.errors import DataError
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_reductions
-from resdeploy.graph.qdq import observed_tensors
+from resdeploy.graph.qdq.ort_cpu import observed_tensors
 from resdeploy.quantization import OBSERVERS
 from resdeploy.quantization.calibrate import calibrate
 from resdeploy.quantization.observers import MinMax

@@ -1,0 +1,295 @@
+"""Adds each tensor's Q/DQ pair once and leads its readers to it, by the rules of any target.
+
+Activations are read through QuantizeLinear and DequantizeLinear, one pair per tensor for all its
+readers. Weights become INT8 initializers that are read through DequantizeLinear alone: there
+are no float weights left, and what is rounded better later changes these integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+from numpy.typing import NDArray
+
+from resdeploy.errors import GraphError, UsageError, listed, near_names
+from resdeploy.graph import Emitter
+from resdeploy.graph.affine import ActivationScale, activation_scale, integer_weights
+from resdeploy.graph.qdq.nodes import (
+    Reads,
+    constant,
+    depths_of,
+    input_of,
+    label,
+    moves,
+    name_of,
+    origin,
+)
+from resdeploy.records import TensorRange
+
+_WEIGHTED = ("Conv", "Gemm")
+
+# DequantizeLinear has one scale per channel from this opset on.
+MIN_OPSET = 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What one target wants.
+
+    reads: for an operator, which inputs of a node are quantized; an operator that is not there
+    stays float. moves_integers: what only moves values works on the integers; else it stands
+    between two pairs of the same scale. integer_bias: INT32, behind DequantizeLinear; else float.
+    """
+
+    emitter: Emitter
+    reads: Mapping[str, Reads]
+    moves_integers: bool
+    integer_bias: bool
+
+
+def observed_tensors(model: ir.Model, rules: Rules) -> tuple[str, ...]:
+    """The names of the tensors that will be quantized, and so need a range, in graph order.
+
+    Raises:
+        GraphError: the graph has none, or is of an opset that has no Q/DQ per channel.
+    """
+    opset = model.graph.opset_imports.get("", 0)
+    if opset < MIN_OPSET:
+        raise GraphError(
+            f"the graph has opset {opset}; scales per channel need {MIN_OPSET} or newer",
+            hint="export it again with a newer opset",
+        )
+    names = {
+        name_of(origin(input_of(node, index))): None
+        for node, indices in _computing(model.graph, rules)
+        for index in indices
+    }
+    if not names:
+        raise GraphError(
+            f"the graph has no operator that can be quantized for {rules.emitter.name}",
+            hint=f"these can: {', '.join(rules.reads)}, with constant weights",
+        )
+    return tuple(names)
+
+
+def quantize(
+    model: ir.Model,
+    ranges: Mapping[str, TensorRange],
+    rules: Rules,
+    *,
+    weight_bits: int,
+    keep: Collection[str] = (),
+) -> None:
+    """Put Q/DQ pairs into `model`, in place.
+
+    keep: names of nodes to leave in float, with their weights; a node without a name goes by
+    that of its first output. What such a node reads is rounded only where another needs it.
+
+    Raises:
+        UsageError: the target has no weights of so many bits.
+        GraphError: `ranges` lacks a tensor that must be quantized, or no node has a name that is
+            in `keep`; the graph is as it was.
+    """
+    _refuse_bits(rules.emitter, weight_bits)
+    _refuse_missing(observed_tensors(model, rules), ranges)
+    _refuse_unknown(model.graph, keep)
+    editor = _Editor(model.graph, ranges, rules, weight_bits)
+    for node, indices in tuple(_computing(model.graph, rules)):
+        if label(node) not in keep:
+            editor.quantize(node, indices)
+    common.RemoveUnusedNodesPass()(model)
+    common.TopologicalSortPass()(model)
+
+
+def _computing(graph: ir.Graph, rules: Rules) -> Iterator[tuple[ir.Node, tuple[int, ...]]]:
+    """The nodes that are to be quantized, each with those of its inputs that are."""
+    depths = depths_of(graph)
+    for node in graph:
+        reads = rules.reads.get(node.op_type)
+        indices = () if reads is None or node.domain else reads(node, depths)
+        if indices:
+            yield node, indices
+
+
+def _refuse_bits(emitter: Emitter, weight_bits: int) -> None:
+    if weight_bits not in emitter.weight_bits:
+        allowed = " or ".join(map(str, emitter.weight_bits))
+        raise UsageError(
+            f"the target {emitter.name} has weights of {allowed} bits, not of {weight_bits}",
+            hint="7 bits are for CPUs without VNNI, where sums of two products saturate",
+        )
+
+
+def _refuse_missing(wanted: Sequence[str], ranges: Mapping[str, TensorRange]) -> None:
+    missing = [name for name in wanted if name not in ranges]
+    if missing:
+        raise GraphError(
+            f"the calibration table has no range for {len(missing)} tensors, "
+            f"the first of them {missing[0]!r}",
+            hint="calibrate this very graph; a table is good for one graph only",
+        )
+
+
+def _refuse_unknown(graph: ir.Graph, keep: Collection[str]) -> None:
+    known = [label(node) for node in graph]
+    unknown = sorted(set(keep).difference(known))
+    if unknown:
+        near = near_names(unknown[0], known)
+        raise GraphError(
+            f"no node has the name {unknown[0]!r}, so it cannot be kept in float",
+            hint=f"did you mean {listed(near)}?" if near else f"there are {listed(known, 5)}",
+        )
+
+
+class _Editor:
+    """Adds each tensor's Q/DQ pair once and leads the readers to it."""
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        ranges: Mapping[str, TensorRange],
+        rules: Rules,
+        weight_bits: int,
+    ) -> None:
+        self.graph = graph
+        self.ranges = ranges
+        self.rules = rules
+        self.weight_bits = weight_bits
+        self.constants: dict[str, ir.Value] = {}
+        self.names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
+        self.names |= {value.name for node in graph for value in node.outputs}
+        # As the graph came: what a node reads is led through pairs later.
+        read = [value for node in graph for value in node.inputs if value is not None]
+        self.origins = {value: name_of(origin(value)) for value in read}
+        self.integers: dict[ir.Value, ir.Value] = {}
+        self.floats: dict[ir.Value, ir.Value] = {}
+        self.sources: dict[ir.Value, ir.Value] = {}  # dequantized tensor -> the float one
+
+    def quantize(self, node: ir.Node, indices: Sequence[int]) -> None:
+        for index in indices:
+            value = input_of(node, index)
+            if value not in self.sources:  # an earlier reader may have led it through its pair
+                node.replace_input_with(index, self.dequantized(value))
+        if node.op_type in _WEIGHTED:
+            self.quantize_weights(node)
+
+    def scale_of(self, value: ir.Value) -> ActivationScale:
+        found = self.ranges[self.origins[value]]
+        return activation_scale(found.min, found.max, self.rules.emitter.grid)
+
+    def moves(self, node: ir.Node | None) -> bool:
+        """Whether a node is to work on integers."""
+        return self.rules.moves_integers and moves(node)
+
+    def dequantized(self, value: ir.Value) -> ir.Value:
+        """The float tensor that carries the rounded values of `value`."""
+        if value not in self.floats:
+            integer = self.integer(value)
+            pair = self.scale_constants(value)
+            result = self.emit(
+                "DequantizeLinear", [integer, *pair], f"{name_of(value)}_dequantized"
+            )
+            self.floats[value] = result
+            self.sources[result] = value
+            quantizer = integer.producer()
+            for user, index in tuple(value.uses()):
+                if user is not quantizer and not self.moves(user):
+                    user.replace_input_with(index, result)
+        return self.floats[value]
+
+    def integer(self, value: ir.Value) -> ir.Value:
+        """The integer tensor that stores `value`."""
+        if value not in self.integers:
+            producer = value.producer()
+            if producer is not None and self.moves(producer):
+                result = self.moved(producer)
+            else:
+                pair = self.scale_constants(value)
+                result = self.emit("QuantizeLinear", [value, *pair], f"{name_of(value)}_quantized")
+            self.integers[value] = result
+        return self.integers[value]
+
+    def moved(self, node: ir.Node) -> ir.Value:
+        """The twin of a moving node, on integers."""
+        source = input_of(node, 0)
+        inputs = [self.integer(source), *node.inputs[1:]]
+        if node.op_type == "Pad":
+            _, zero_point = self.scale_constants(source)
+            inputs[2:3] = [zero_point]
+        name = f"{name_of(node.outputs[0])}_quantized"
+        return self.emit(node.op_type, inputs, name, tuple(node.attributes.values()))
+
+    def scale_constants(self, value: ir.Value) -> tuple[ir.Value, ir.Value]:
+        stem = self.origins[value]
+        scale = self.scale_of(value)
+        return (
+            self.initializer(f"{stem}_scale", np.asarray(scale.scale)),
+            self.initializer(f"{stem}_zero_point", np.asarray(scale.zero_point)),
+        )
+
+    def quantize_weights(self, node: ir.Node) -> None:
+        weight, bias = constant(node.inputs[1]), None
+        assert weight is not None  # the rules said so
+        if len(node.inputs) > 2 and self.rules.integer_bias:
+            bias = constant(node.inputs[2])
+        source = self.sources[input_of(node, 0)]
+        made = integer_weights(
+            weight, bias, input_scale=self.scale_of(source).scale, bits=self.weight_bits
+        )
+        # Named after the node: two nodes that share a weight may read different scales.
+        stem = label(node)
+        self.read_integers(node, 1, f"{stem}_weight", made.weight, made.weight_scale)
+        if made.bias is not None:
+            self.read_integers(node, 2, f"{stem}_bias", made.bias, made.bias_scale)
+
+    def read_integers(
+        self,
+        node: ir.Node,
+        index: int,
+        stem: str,
+        integers: NDArray[np.int8] | NDArray[np.int32],
+        scale: NDArray[np.float32],
+    ) -> None:
+        """Let an input of a node be these integers, one scale per row, zero points 0."""
+        parts = (
+            self.initializer(f"{stem}_quantized", integers),
+            self.initializer(f"{stem}_scale", scale),
+            self.initializer(f"{stem}_zero_point", np.zeros(len(scale), integers.dtype)),
+        )
+        axis = (ir.AttrInt64("axis", 0),)
+        result = self.emit("DequantizeLinear", parts, f"{stem}_dequantized", axis)
+        node.replace_input_with(index, result)
+
+    def initializer(self, name: str, values: NDArray[np.generic]) -> ir.Value:
+        """Our constant of that name, made once; a name the graph has already gets a suffix."""
+        if name not in self.constants:
+            unique = self.unique(name)
+            value = ir.val(unique, const_value=ir.tensor(values, name=unique))
+            self.graph.register_initializer(value)
+            self.constants[name] = value
+        return self.constants[name]
+
+    def unique(self, name: str) -> str:
+        """The name, or the name with the first number that makes it new."""
+        found, number = name, 1
+        while found in self.names:
+            found, number = f"{name}_{number}", number + 1
+        self.names.add(found)
+        return found
+
+    def emit(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        output_name: str,
+        attributes: tuple[ir.Attr, ...] = (),
+    ) -> ir.Value:
+        name = self.unique(output_name)
+        output = ir.val(name)
+        node = ir.Node("", op_type, inputs, attributes, outputs=[output], name=name)
+        self.graph.append(node)
+        return output

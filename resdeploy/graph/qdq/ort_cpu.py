@@ -1,0 +1,79 @@
+"""Q/DQ graphs for ONNX Runtime on CPUs (target `ort-cpu`).
+
+The rules, which make ONNX Runtime fuse every Conv to QLinearConv and every residual Add to
+QLinearAdd:
+
+1. Activations are UINT8. The range behind a Relu begins at 0, so its zero point is 0 and the
+   runtime drops the Relu; an INT8 one it would have to keep, and the Conv with it.
+2. Every tensor that an operator of READS reads is quantized: the inputs of convolutions, of
+   the classifier and of poolings, and both of an Add. What a Conv writes and none of them
+   reads keeps that Conv in float. A tensor that no such operator reads (the logits) stays
+   float.
+3. Operators that only move values work on the integers, with the scale of what they read: the
+   zero-padded shortcut of a CIFAR ResNet costs no rounding.
+4. Weights are INT8, symmetric, one scale per output channel, of 7 bits for processors without
+   VNNI; the bias is INT32 with scale input scale · weight scale.
+5. All other operators stay float.
+
+Source: ONNX Runtime 1.31, core/optimizer/qdq_transformer/selectors_actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import onnx_ir as ir
+
+from resdeploy.graph import EMITTERS
+from resdeploy.graph.qdq import editor
+from resdeploy.graph.qdq.nodes import (
+    Reads,
+    both_if,
+    combines_two_activations,
+    first_if,
+    has_weights,
+    is_plain_gemm,
+    pools_no_squares,
+)
+from resdeploy.records import TensorRange
+
+
+def _averages_evenly(node: ir.Node) -> bool:
+    """ONNX Runtime's integer kernel divides wrongly where a window hangs over the padding."""
+    attributes = node.attributes
+    hangs_over = attributes.get_int("ceil_mode", 0) == 1
+    return not (hangs_over and attributes.get_int("count_include_pad", 0) == 1)
+
+
+READS: dict[str, Reads] = {
+    "Conv": first_if(has_weights),
+    "Gemm": first_if(is_plain_gemm),
+    "Add": both_if(combines_two_activations),
+    "GlobalAveragePool": first_if(pools_no_squares),
+    "AveragePool": first_if(_averages_evenly),
+}
+
+RULES = editor.Rules(
+    emitter=EMITTERS["ort-cpu"], reads=READS, moves_integers=True, integer_bias=True
+)
+
+
+def observed_tensors(model: ir.Model) -> tuple[str, ...]:
+    """The names of the tensors that need a range, in graph order."""
+    return editor.observed_tensors(model, RULES)
+
+
+def quantize(
+    model: ir.Model,
+    ranges: Mapping[str, TensorRange],
+    *,
+    weight_bits: int,
+    keep: Collection[str] = (),
+) -> None:
+    """Put Q/DQ pairs into `model`, in place; see `editor.quantize`."""
+    editor.quantize(model, ranges, RULES, weight_bits=weight_bits, keep=keep)
+
+
+def problems(model: ir.Model) -> tuple[str, ...]:
+    """What is wrong with a Q/DQ graph for this target."""
+    return ()
