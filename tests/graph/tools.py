@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from onnx import numpy_helper
 from resdeploy.contracts import Batch
 from resdeploy.formats.onnx import onnx_by_trace
 from resdeploy.formats.signature import Signature
+from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_reductions
-from resdeploy.graph.qdq.ort_cpu import observed_tensors, quantize
+from resdeploy.graph.passes import apply_passes
+from resdeploy.graph.simplify import SIMPLIFIERS, SimplifierChild
 from resdeploy.models.reference import LoadedModel, resolve
 from resdeploy.pipeline.make_export import Export
 from resdeploy.quantization import OBSERVERS
@@ -27,6 +29,7 @@ from resdeploy.quantization.observers import MinMax
 from resdeploy.records import TensorRange
 from resdeploy.runtimes import OrtRunner
 from resdeploy.runtimes.ort import Optimization
+from resdeploy.table import load_target
 
 Weights = Mapping[str, NDArray[np.generic]]
 
@@ -64,10 +67,12 @@ def batch(images: NDArray[np.float32], *, start: int = 0) -> Batch:
     return Batch(ids=ids, images=images, labels=None)
 
 
-def ranges_of(source: Path, images: NDArray[np.float32]) -> dict[str, TensorRange]:
+def ranges_of(
+    source: Path, images: NDArray[np.float32], target: str = "ort-cpu"
+) -> dict[str, TensorRange]:
     """What min/max calibration on `images` says of the float graph in `source`."""
     model = read_model(source)
-    tensors = observed_tensors(model)
+    tensors = load_target(EMITTERS[target].observed, extra="", why="a test")(model)
     with_reductions(model, tensors, REDUCTIONS)
     observed = source.with_suffix(".observed.onnx")
     write_model(model, observed)
@@ -75,13 +80,29 @@ def ranges_of(source: Path, images: NDArray[np.float32]) -> dict[str, TensorRang
         return calibrate(runner.run_all, tensors, REDUCTIONS, MinMax, [batch(images)])
 
 
-def quantized(source: Path, images: NDArray[np.float32], *, bits: int = 7) -> Path:
+def quantized(
+    source: Path,
+    images: NDArray[np.float32],
+    *,
+    target: str = "ort-cpu",
+    bits: int = 7,
+    keep: Collection[str] = (),
+) -> Path:
     """The Q/DQ graph of the float graph in `source`, beside it."""
     model = read_model(source)
-    quantize(model, ranges_of(source, images), weight_bits=bits)
-    result = source.with_suffix(f".int{bits}.onnx")
+    emit = load_target(EMITTERS[target].target, extra="", why="a test")
+    emit(model, ranges_of(source, images, target), weight_bits=bits, keep=keep)
+    result = source.with_suffix(f".{target}.int{bits}.onnx")
     write_model(model, result)
     return result
+
+
+def problems(path: Path, target: str) -> tuple[str, ...]:
+    """What the target's validator says of the graph in a file."""
+    found: tuple[str, ...] = load_target(EMITTERS[target].validate, extra="", why="a test")(
+        read_model(path)
+    )
+    return found
 
 
 def answer(path: Path, images: NDArray[np.float32], *, exact: bool = False) -> NDArray[np.float32]:
@@ -103,6 +124,25 @@ def exported(folder: Path, name: str, size: int, weights: str | None = None) -> 
     shape = (len(loaded.preprocess.channels), size, size)
     onnx_by_trace(loaded.module, path, Signature(shape=shape))
     return path
+
+
+def passed(folder: Path, name: str, size: int) -> Path:
+    """The export of a model of the family, after our passes."""
+    source = exported(folder, name, size)
+    model = read_model(source)
+    apply_passes(model)
+    result = source.with_suffix(".passed.onnx")
+    write_model(model, result)
+    return result
+
+
+def simplified(folder: Path, name: str, size: int) -> Path:
+    """The export of a model of the family, after our passes and onnxsim, as the pipeline has it."""
+    source = passed(folder, name, size)
+    result = source.with_suffix(".simplified.onnx")
+    with SimplifierChild(SIMPLIFIERS["onnxsim"]) as child:
+        child.start(source, result)
+        return result if child.changed() else source
 
 
 def model_of(proto: onnx.ModelProto) -> ir.Model:

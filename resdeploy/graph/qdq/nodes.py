@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -57,7 +56,7 @@ def label(node: ir.Node) -> str:
     return node.name or next((value.name for value in node.outputs if value.name), "")
 
 
-def constant(value: ir.Value | None) -> NDArray[np.float32] | None:
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
     """The values of an initializer, or None where there is none.
 
     torch.onnx.export stores equal biases once and gives out copies through Identity.

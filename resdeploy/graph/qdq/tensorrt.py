@@ -30,7 +30,7 @@ from collections.abc import Collection, Mapping
 import onnx_ir as ir
 
 from resdeploy.graph import EMITTERS
-from resdeploy.graph.qdq import editor
+from resdeploy.graph.qdq import editor, validate
 from resdeploy.graph.qdq.nodes import (
     Depths,
     Reads,
@@ -45,6 +45,7 @@ from resdeploy.graph.qdq.nodes import (
     is_pooled,
     pools_no_squares,
 )
+from resdeploy.graph.qdq.validate import Check
 from resdeploy.records import TensorRange
 
 # An integer instruction of the tensor cores takes 16 channels at least.
@@ -94,6 +95,36 @@ RULES = editor.Rules(
     emitter=EMITTERS["tensorrt"], reads=READS, moves_integers=False, integer_bias=False
 )
 
+# What is wrong for TensorRT, in the order of the rules.
+CHECKS = (
+    Check(validate.of_dtype("uint8"),
+          "UINT8; the parser warns and reads INT8, so that all above 127 steps saturates"),
+    Check(validate.zero_points_not_zero, "a zero point that is not 0; the parser refuses it"),
+    Check(validate.scales_not_positive, "a scale that is not above 0; the builder refuses it"),
+    Check(validate.computed_parameters,
+          "a scale or zero point that is computed; the parser needs constants"),
+    Check(validate.pairs_that_disagree,
+          "another scale or zero point than the QuantizeLinear in front has"),
+    Check(validate.activations_with_many_scales,
+          "a scale per channel of an activation; it is parsed, and what comes of it is undefined"),
+    Check(validate.weights_with_one_scale,
+          "one scale for the weights of all channels, which loses the small ones"),
+    Check(validate.of_dtype("int32"),
+          "an INT32 bias behind DequantizeLinear, which is a parse error; leave it float"),
+    Check(validate.operators_on_integers,
+          "an operator on integers; the parser takes QuantizeLinear and DequantizeLinear alone"),
+    Check(validate.pairs_of_other_domains, "of another domain than ONNX's own"),
+    Check(validate.images_left_float, "integer weights but a float image, so it runs in float"),
+    Check(validate.pairs_inside_kernels,
+          "a pair between Conv and BatchNormalization or Relu, which would be one kernel"),
+    Check(validate.adds_of_two_pairs,
+          "both branches of a residual Add are quantized, which splits it from the Conv in front"),
+    Check(validate.adds_without_pairs,
+          "the shortcut is float, so Conv and Add together write float; quantize the shortcut"),
+    Check(validate.means_over_images,
+          "a ReduceMean over height and width stays float; GlobalAveragePool would not"),
+)  # fmt: skip
+
 
 def observed_tensors(model: ir.Model) -> tuple[str, ...]:
     """The names of the tensors that need a range, in graph order."""
@@ -112,5 +143,5 @@ def quantize(
 
 
 def problems(model: ir.Model) -> tuple[str, ...]:
-    """What is wrong with a Q/DQ graph for this target."""
-    return ()
+    """What is wrong with a Q/DQ graph for this target, whoever made it; nothing if it is empty."""
+    return validate.problems_of(model, CHECKS)

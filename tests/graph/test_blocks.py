@@ -1,0 +1,46 @@
+"""Every kind of block of the family, quantized for every target."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from resdeploy.graph import EMITTERS
+from tests.graph import tools
+
+# Random weights and noise measure 29 to 41 dB; a pair at a wrong place or a wrong scale costs
+# 10 dB and more.
+MIN_SQNR_DB = 20.0
+
+KINDS = {
+    "plain": "resnet18",
+    "bottleneck": "resnet26",
+    "grouped": "resnext50_32x4d",
+    "average-pooled shortcut": "resnet26d",
+    "squeeze-and-excitation": "seresnet50",
+    "efficient channel attention": "ecaresnet26t",
+    "selective kernels": "skresnet18",
+    "split attention": "resnest14d",
+    "hierarchical": "res2net50_26w_4s",
+    "pre-activation": "resnetv2_50",
+    "group norm": "resnetv2_50x1_bit",
+    "blur": "resnetblur50",
+    "padded shortcut": "resnet20",
+}
+
+
+@pytest.mark.parametrize("name", KINDS.values(), ids=KINDS.keys())
+def test_every_block_is_quantized_for_every_target(name: str, tmp_path: Path) -> None:
+    images = tools.noise(4, 3, 64, 64)
+    source = tools.passed(tmp_path, name, 64)
+    floats = tools.answer(source, images)
+    for emitter in EMITTERS:
+        path = tools.quantized(source, images, target=emitter.name, bits=8)
+        assert tools.problems(path, emitter.name) == (), emitter.name
+        sqnr_db = tools.sqnr_db(floats, tools.answer(path, images, exact=True))
+        assert sqnr_db > MIN_SQNR_DB, emitter.name
