@@ -99,9 +99,13 @@ def quantized(
 
 def problems(path: Path, target: str) -> tuple[str, ...]:
     """What the target's validator says of the graph in a file."""
-    found: tuple[str, ...] = load_target(EMITTERS[target].validate, extra="", why="a test")(
-        read_model(path)
-    )
+    return problems_of(onnx.load(path), target)
+
+
+def problems_of(proto: onnx.ModelProto, target: str) -> tuple[str, ...]:
+    """What the target's validator says of a graph."""
+    validate = load_target(EMITTERS[target].validate, extra="", why="a test")
+    found: tuple[str, ...] = validate(model_of(proto))
     return found
 
 

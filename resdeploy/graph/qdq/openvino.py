@@ -1,8 +1,21 @@
 """Q/DQ graphs for OpenVINO on CPUs (target `openvino`).
 
-1. Activations are UINT8, with a zero point where a range has negative values.
-2. Weights are INT8, symmetric, one scale per output channel; the bias stays float.
-3. Inputs are quantized, outputs are not.
+1. Activations are UINT8, with a zero point where a range has negative values. INT8 ones give up
+   half of their steps behind a Relu, and saturate on CPUs without VNNI.
+2. Weights are INT8, symmetric, one scale per output channel, of 7 bits for CPUs without VNNI.
+   The bias stays float: the kernels add it in float, and an INT32 one changes nothing.
+3. The inputs of convolutions, of poolings and of the classifier are quantized, outputs are not.
+4. An Add becomes part of the Conv in front where both branches are quantized. Where both end in
+   a convolution, the pair of the shorter one is enough.
+5. Operators that only move values work on the integers, with the scale of what they read. With
+   a pair behind MaxPool alone, the stem would write float, and MaxPool read it.
+6. All other operators stay float, gates among them: OpenVINO runs these in INT8 by itself.
+
+Source: measured on OpenVINO 2026.4.1, two cores with AVX-512 VNNI, by the types that
+`get_runtime_model()` gives of resnet18, resnet50, seresnet50 and resnetv2_50. resnet50 at batch
+1, the median over rounds in turn: 66 pairs by these rules 17 ms; by rule 4 of the target
+tensorrt 55 pairs, of which 12 additions run by themselves, 20 ms; every input of every
+operator, as for ort-cpu, 71 pairs and 17 ms; float 72 ms.
 """
 
 from __future__ import annotations
@@ -14,25 +27,39 @@ import onnx_ir as ir
 from resdeploy.graph import EMITTERS
 from resdeploy.graph.qdq import editor, validate
 from resdeploy.graph.qdq.nodes import (
+    Depths,
     Reads,
     all_but_main_branch,
+    always,
     first_if,
     has_weights,
+    input_of,
     is_plain_gemm,
     pools_no_squares,
 )
 from resdeploy.graph.qdq.validate import Check
 from resdeploy.records import TensorRange
 
+
+def _branches_to_absorb(node: ir.Node, depths: Depths) -> tuple[int, ...]:
+    indices = all_but_main_branch(node, depths)
+    if not indices:
+        return ()
+    shortcut = input_of(node, indices[0]).producer()
+    is_convolution = shortcut is not None and shortcut.op_type == "Conv"
+    return indices if is_convolution else (0, 1)
+
+
 READS: dict[str, Reads] = {
     "Conv": first_if(has_weights),
     "Gemm": first_if(is_plain_gemm),
-    "Add": all_but_main_branch,
+    "Add": _branches_to_absorb,
+    "AveragePool": first_if(always),
     "GlobalAveragePool": first_if(pools_no_squares),
 }
 
 RULES = editor.Rules(
-    emitter=EMITTERS["openvino"], reads=READS, moves_integers=False, integer_bias=False
+    emitter=EMITTERS["openvino"], reads=READS, moves_integers=True, integer_bias=False
 )
 
 # What is wrong for OpenVINO on CPUs.
