@@ -140,6 +140,7 @@ def _drift_record(
     return DriftRecord(
         name=candidate.name,
         path=candidate.shown,
+        runtime=candidate.runtime,
         sha256=candidate.artifact.sha256,
         data=data,
         trained=trained,

@@ -66,7 +66,7 @@ def recipe_names() -> Names:
         models=VARIANTS.names,
         formats=FORMATS.names,
         precisions=sorted({name for row in FORMATS for name in row.precisions}),
-        runtimes=RUNTIMES.names,
+        runtimes=[row.name for row in RUNTIMES if not row.simulates],
         methods=OBSERVERS.names,
         metrics=METRICS.names,
         rule_problems=problems_of,
@@ -116,6 +116,7 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
         versions=package_versions(KEYED_PACKAGES),
         machine=machine_facts(),
         quantizers={emitter.runtime: emitter.name for emitter in EMITTERS},
+        packages={row.name: row.module for row in RUNTIMES},
         missing={row.name: (row.module, row.extra) for row in RUNTIMES if not row.is_installed()},
     )
     return Prepared(

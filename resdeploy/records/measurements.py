@@ -46,8 +46,12 @@ class DriftFigures(Record):
 
 
 class DriftRecord(DriftFigures, Measured):
-    """The drift of an artifact, the images it was found on, and whether the model is trained."""
+    """The drift of an artifact, the images it was found on, and whether the model is trained.
 
+    runtime: who ran it; empty in results of before this was kept.
+    """
+
+    runtime: str = ""
     sha256: str
     data: DataFacts
     trained: bool

@@ -15,18 +15,25 @@ from resdeploy.table import Table, lazy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Who runs an artifact. `target` makes a Runner from (path, threads)."""
+    """Who runs an artifact. `target` makes a Runner from (path, threads).
+
+    simulates: the runtimes whose files it runs as they are written, where those are not here.
+    It is slow, and so is never timed, and no target of a recipe.
+    """
 
     name: str
     formats: tuple[str, ...]
     module: str
     extra: str
     target: str
+    simulates: tuple[str, ...] = ()
 
     def is_installed(self) -> bool:
         """Whether the runtime's module can be imported; nothing is imported to find out."""
         return importlib.util.find_spec(self.module) is not None
 
+
+EXACT = "ort-exact"  # the row of what a graph says, whatever this CPU's kernels make of it
 
 RUNTIMES: Table[Runtime] = Table(
     "runtime",
@@ -37,6 +44,21 @@ RUNTIMES: Table[Runtime] = Table(
             module="onnxruntime",
             extra="cpu",
             target="resdeploy.runtimes.ort:OrtRunner",
+        ),
+        Runtime(
+            name="openvino",
+            formats=("onnx",),
+            module="openvino",
+            extra="openvino",
+            target="resdeploy.runtimes.openvino:OpenVinoRunner",
+        ),
+        Runtime(
+            name=EXACT,
+            formats=("onnx",),
+            module="onnxruntime",
+            extra="cpu",
+            target="resdeploy.runtimes.ort:exact_runner",
+            simulates=("tensorrt",),
         ),
         Runtime(
             name="torchscript",
@@ -57,6 +79,7 @@ RUNTIMES: Table[Runtime] = Table(
 
 _PUBLIC = {
     "EagerRunner": "resdeploy.runtimes.eager:EagerRunner",
+    "OpenVinoRunner": "resdeploy.runtimes.openvino:OpenVinoRunner",
     "Optimization": "resdeploy.runtimes.ort:Optimization",
     "OrtRunner": "resdeploy.runtimes.ort:OrtRunner",
     "Pt2Runner": "resdeploy.runtimes.programs:Pt2Runner",
@@ -64,7 +87,7 @@ _PUBLIC = {
     "optimized_operators": "resdeploy.runtimes.ort:optimized_operators",
 }
 
-__all__ = ["RUNTIMES", "Runtime", *_PUBLIC]
+__all__ = ["EXACT", "RUNTIMES", "Runtime", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -109,6 +109,11 @@ class OrtRunner:
         return answers
 
 
+def exact_runner(path: Path, *, threads: int) -> OrtRunner:
+    """A Runner of what the graph says: no kernel of this CPU fuses its Q/DQ pairs."""
+    return OrtRunner(path, threads=threads, optimization=Optimization.NONE)
+
+
 def optimized_operators(path: Path) -> Counter[str]:
     """How many nodes of each operator ONNX Runtime makes of a graph on this CPU."""
     with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
