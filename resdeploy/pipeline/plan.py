@@ -326,6 +326,14 @@ class _Planner:
         return f"{kind}-{digest_of({'logic': LOGIC, 'inputs': inputs, 'tools': tools})[:16]}"
 
 
+def float_source(plan: Plan, key: str) -> str | None:
+    """The key of the float graph that an INT8 file was made of; None for other files."""
+    step = next(step for step in plan.steps if step.key == key)
+    if isinstance(step, Cast):
+        return float_source(plan, step.graph)
+    return step.graph if isinstance(step, Quantize) else None
+
+
 def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts) -> WeightBits:
     """The width of INT8 weights that was asked for, or what the CPU needs."""
     if choice is WeightBitsChoice.AUTO:

@@ -24,10 +24,11 @@ from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts, package_versions
 from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.execute import STORE, Execution, Prepared
+from resdeploy.pipeline.execute import STORE, Execution
 from resdeploy.pipeline.make import require_image_channels
 from resdeploy.pipeline.make_export import exporters_of
 from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, plan_of
+from resdeploy.pipeline.prepared import Prepared
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
 from resdeploy.quantization import OBSERVERS

@@ -82,6 +82,23 @@ class LatencyRecord(TimingFigures, Measured):
     speedup: float
 
 
+class Paid(Record):
+    """How long an INT8 file takes beside its float source, one image at a time.
+
+    ratio: of the medians, INT8 over float; below 1 it pays. int8_macs_share: see
+    QuantizationFacts. note: why the timings may not be trusted.
+    """
+
+    runtime: str
+    threads: int
+    rounds: int
+    float_p50_ms: float
+    int8_p50_ms: float
+    ratio: float
+    int8_macs_share: float | None
+    note: str = ""
+
+
 class MachineFacts(Record):
     """Where something ran. Timings compare only where all of these fields are equal."""
 

@@ -17,8 +17,10 @@ from resdeploy.table import Table, lazy
 class Runtime:
     """Who runs an artifact. `target` makes a Runner from (path, threads).
 
-    simulates: the runtimes whose files it runs as they are written, where those are not here.
-    It is slow, and so is never timed, and no target of a recipe.
+    integer_layers: from (path), the names of the nodes that it computes on integers, with what it
+    puts behind them; empty where it computes none so, or does not say. simulates: the runtimes
+    whose files it runs as they are written, where those are not here; it is slow, and so is
+    never timed, and no target of a recipe.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Runtime:
     module: str
     extra: str
     target: str
+    integer_layers: str = ""
     simulates: tuple[str, ...] = ()
 
     def is_installed(self) -> bool:
@@ -44,6 +47,7 @@ RUNTIMES: Table[Runtime] = Table(
             module="onnxruntime",
             extra="cpu",
             target="resdeploy.runtimes.ort:OrtRunner",
+            integer_layers="resdeploy.runtimes.ort:integer_layers",
         ),
         Runtime(
             name="openvino",
@@ -51,6 +55,7 @@ RUNTIMES: Table[Runtime] = Table(
             module="openvino",
             extra="openvino",
             target="resdeploy.runtimes.openvino:OpenVinoRunner",
+            integer_layers="resdeploy.runtimes.openvino:integer_layers",
         ),
         Runtime(
             name=EXACT,

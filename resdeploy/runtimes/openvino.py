@@ -18,6 +18,10 @@ from resdeploy.errors import GraphError
 
 _DEVICE = "CPU"
 
+# As OpenVINO calls its layers that multiply and add, and the types that they do it in.
+_PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+_INTEGERS = {"u8", "i8"}
+
 
 def _options(threads: int) -> dict[str, Any]:
     return {
@@ -89,3 +93,20 @@ class OpenVinoRunner:
             f"OpenVINO failed on {self.path.name} with images {list(images.shape)}: {reason}",
             hint="compare the shape with what `resdeploy inspect` shows",
         )
+
+
+def integer_layers(path: Path) -> tuple[str, ...]:
+    """The names of the products that OpenVINO computes on integers on this CPU.
+
+    A layer has those of all nodes that it was made of; a node's own may have a slash behind, and
+    what was done to it.
+    """
+    names: list[str] = []
+    for layer in _compiled(path, threads=1).get_runtime_model().get_ops():
+        facts = layer.get_rt_info()
+        if (
+            facts["layerType"].astype(str) in _PRODUCTS
+            and facts["runtimePrecision"].astype(str) in _INTEGERS
+        ):
+            names += facts["originalLayersNames"].astype(str).split(",")
+    return tuple(names)

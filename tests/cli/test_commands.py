@@ -284,7 +284,23 @@ def test_inspect_shows_operators_and_provenance(cli: Cli, quantized: Path) -> No
     assert document["manifest"]["quantization"]["calibration"]["data"]["samples"] == 200
     fused = {row["operator"]: row for row in document["manifest"]["quantization"]["fusions"]}
     assert (fused["Conv"]["fused"], fused["Add"]["fused"]) == (19, 9)
+    assert document["manifest"]["quantization"]["int8_macs_share"] == 1
     assert "QuantizeLinear" in cli("inspect", quantized).out
+
+
+def test_quantize_times_the_file_beside_its_source(
+    cli: Cli, exported: Path, tmp_path: Path
+) -> None:
+    command = ("quantize", exported, "--data", "embedded:digits-calibration", "--samples", 8)
+    said = cli(*command, "-o", tmp_path / "a.onnx", "--json")
+    found = json.loads(said.out)["paid"]
+    assert found["runtime"] == "ort"
+    assert found["ratio"] == found["int8_p50_ms"] / found["float_p50_ms"]
+    assert found["int8_macs_share"] == 1
+    assert "as long as FP32 here" in " ".join(said.err.split())
+    cli(*command, "-o", tmp_path / "b.onnx")
+    one, other = (tmp_path / f"{name}.onnx.json" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()  # timings are no part of a sidecar
 
 
 def test_listings_have_the_records_field_names(cli: Cli) -> None:

@@ -36,6 +36,8 @@ def test_a_run_makes_verified_artifacts_and_says_what_it_found(finished_run: Pat
     assert drift["ort-int8"].sqnr_db < drift["export"].sqnr_db  # type: ignore[operator]
     timed = [(record.name, len(record.samples_ns)) for record in result.bench]
     assert timed == [("eager", 5), ("onnx-fp32", 5), ("ort-int8", 5)]
+    assert list(result.paid) == ["ort-int8"]
+    assert result.paid["ort-int8"].int8_macs_share == 1
     assert "<html" in (finished_run / "report.html").read_text()
 
 
@@ -77,6 +79,7 @@ def test_a_target_that_breaks_a_rule_is_not_timed(tmp_path: Path) -> None:
     result = run(write_recipe(tmp_path, gate=gate), out=tmp_path / "out").result
     assert result.targets[1].status is TargetStatus.NOT_TIMED
     assert {record.name for record in result.bench} == {"eager", "onnx-fp32"}
+    assert result.paid == {}
 
 
 def test_synthetic_images_never_pass_an_accuracy_rule(tmp_path: Path, cli: Cli) -> None:
