@@ -31,7 +31,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,report,test,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,openvino,report,test,dev]'
 	touch $@ $(VENV)/.run
 
 clean:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from resdeploy.cli.options import Candidates, ModelFlags, Reference, Weights
+from resdeploy.cli.options import Candidates, ModelFlags, Reference, RuntimeName, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
 
@@ -15,6 +15,7 @@ def bench(
     out: Output,
     flags: ModelFlags,
     candidates: Candidates,
+    runtime: RuntimeName = None,
     reference: Reference = None,
     weights: Weights = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1",
@@ -33,6 +34,7 @@ def bench(
         from resdeploy.report.console import latency_table
     records = timed(
         candidates,
+        runtime=runtime,
         reference=reference,
         weights=weights,
         options=flags.options(),

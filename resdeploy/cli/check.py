@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,14 @@ from resdeploy.cli.options import (
     InputOptions,
     ModelFlags,
     Reference,
+    RuntimeName,
     Samples,
     SkipBroken,
     Weights,
 )
 from resdeploy.cli.output import Output
-from resdeploy.errors import ExitCode
+from resdeploy.errors import ExitCode, UsageError
+from resdeploy.runtimes import EXACT
 from resdeploy.words import OnBroken
 
 if TYPE_CHECKING:
@@ -30,6 +32,14 @@ def check(
     flags: ModelFlags,
     candidates: Candidates,
     data: Data,
+    runtime: RuntimeName = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate",
+            help=f"Run graphs as they are written, without this CPU's kernels: --runtime {EXACT}.",
+        ),
+    ] = False,
     reference: Reference = None,
     weights: Weights = None,
     samples: Samples = None,
@@ -39,12 +49,15 @@ def check(
 
     NaN or infinity in an output is exit code 1.
     """
+    if simulate and runtime is not None:
+        raise UsageError(f"--simulate and --runtime {runtime} exclude each other")
     with out.working("loading"):
         from resdeploy.pipeline.evaluate import check as checked
         from resdeploy.report.console import drift_table, flips_table
     records = checked(
         candidates,
         data=data,
+        runtime=EXACT if simulate else runtime,
         reference=reference,
         weights=weights,
         options=flags.options(),

@@ -308,6 +308,16 @@ Weights = Annotated[
 Candidates = Annotated[
     list[Path], typer.Argument(metavar="CANDIDATE...", help="Artifacts, each with its sidecar.")
 ]
+RuntimeName = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="Who runs the candidates. [default: the runtime that INT8 was made for, else the "
+        "first that runs the format]",
+        show_default=False,
+    ),
+]
 DATA_METAVAR = "FOLDER|FILE.npz|synthetic:N|embedded:NAME"
 Data = Annotated[
     str,

@@ -44,6 +44,9 @@ def quantize(
 ) -> None:
     """Calibrate on images and write an INT8 graph with Q/DQ pairs, and its table."""
     with out.working(f"exporting, calibrating and quantizing {model}"):
+        from rich.text import Text
+
+        from resdeploy.pipeline import paid
         from resdeploy.pipeline.produce import quantize as quantized
 
         made = quantized(
@@ -61,4 +64,8 @@ def quantize(
             notify=out.notify,
             progress=out.progress,
         )
-    print_artifact(out, "quantize", made.artifact, table=str(made.table))
+    found = made.paid
+    if found is not None and found.ratio < 1:  # else it has been said already
+        out.table(Text(paid.told(found)))
+    timed = None if found is None else found.model_dump(mode="json")
+    print_artifact(out, "quantize", made.artifact, table=str(made.table), paid=timed)

@@ -23,6 +23,9 @@ _PRODUCTS = {
     "MatMulInteger": (0, 1),
     "QLinearMatMul": (0, 3),
 }
+_PREFIX = "resdeploy-node-"
+NUMBERED = rf"{_PREFIX}\d+"  # what `number_nodes` calls a node
+
 _UNCOUNTED = {"Einsum", "Attention", "RNN", "GRU", "LSTM"}  # they multiply too, in other ways
 _STANDARD = ("", "ai.onnx")  # the names of the domain of ONNX's own operators
 _FUSED = {"Relu", "Clip"}  # a runtime makes them a bound of the integers before them
@@ -63,6 +66,18 @@ def nodes_of(model: ir.Model, images: TensorFacts | None = None) -> list[NodeFac
             )
         )
     return facts
+
+
+def number_nodes(model: ir.Model) -> None:
+    """Call every node by its number, and its outputs after it, as `NUMBERED` matches.
+
+    Then the names that a runtime builds on these lead back to one node, whatever they were.
+    """
+    for number, node in enumerate(model.graph):
+        node.name = f"{_PREFIX}{number}"
+        for place, value in enumerate(node.outputs):
+            if value.name:  # an output that is left out has none
+                value.name = f"{node.name}_{place}"
 
 
 def _with_shapes(model: ir.Model, images: TensorFacts | None) -> ir.Model:

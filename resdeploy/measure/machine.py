@@ -25,7 +25,9 @@ _FLAGS = (
     "asimddp",
     "i8mm",
 )
-_PACKAGES = ("resdeploy", "torch", "onnx", "onnx-ir", "onnxsim", "onnxruntime", "numpy")
+_PACKAGES = (
+    "resdeploy", "torch", "onnx", "onnx-ir", "onnxsim", "onnxruntime", "openvino", "numpy",
+)  # fmt: skip
 
 
 def machine_facts(cpuinfo: Path = Path("/proc/cpuinfo")) -> MachineFacts:

@@ -62,11 +62,15 @@ def runner_for(candidate: Candidate, threads: int) -> Runner:
     Raises:
         MissingExtraError: the runtime is not installed.
     """
-    return FedRunner(_own_runner(candidate, threads), candidate.artifact.manifest)
+    return FedRunner(own_runner(candidate, threads), candidate.artifact.manifest)
 
 
-def _own_runner(candidate: Candidate, threads: int) -> Runner:
-    """The Runner for images as the file takes them."""
+def own_runner(candidate: Candidate, threads: int) -> Runner:
+    """The Runner of a candidate's runtime, for images as the file takes them.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+    """
     row = RUNTIMES[candidate.runtime]
     factory = load_target(row.target, extra=row.extra, why=f"running {candidate.name}")
     runner: Runner = factory(candidate.artifact.path, threads=threads)
@@ -140,6 +144,7 @@ def _drift_record(
     return DriftRecord(
         name=candidate.name,
         path=candidate.shown,
+        runtime=candidate.runtime,
         sha256=candidate.artifact.sha256,
         data=data,
         trained=trained,
@@ -172,7 +177,7 @@ def latency_records(
             REFERENCE: stack.enter_context(EagerRunner(reference.module, threads=settings.threads))
         }
         for candidate in candidates:
-            runner = _own_runner(candidate, settings.threads)
+            runner = own_runner(candidate, settings.threads)
             runners[candidate.name] = stack.enter_context(runner)
         manifests = {item.name: item.artifact.manifest for item in candidates}
         for batch in settings.batches:

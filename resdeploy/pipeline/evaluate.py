@@ -14,16 +14,15 @@ from resdeploy.artifact import Artifact, open_artifact
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.data import source_from_reference
 from resdeploy.errors import ArtifactError, UsageError
-from resdeploy.formats import FORMATS, Format
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.probe import same_answers
 from resdeploy.models.reference import AS_NAMED, LoadedModel
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.produce import loaded_model
+from resdeploy.pipeline.runtime_choice import require_timed, runtime_for
 from resdeploy.recipe import is_weights_word
 from resdeploy.records import DriftRecord, LatencyRecord, ModelFacts, ModelOptions, Preprocess
-from resdeploy.runtimes import RUNTIMES
 from resdeploy.words import OnBroken
 
 _DEFAULT_INPUT = InputChoice()
@@ -33,6 +32,7 @@ def check(
     candidates: Sequence[Path],
     *,
     data: str,
+    runtime: str | None = None,
     reference: str | None = None,
     weights: str | Path | None = None,
     options: ModelOptions = AS_NAMED,
@@ -46,11 +46,15 @@ def check(
 
     Without `reference`, the model that the sidecars name, its weights checked by hash.
 
+    runtime: who runs them, "ort-exact" as the graph is written; without it, the runtime that an
+        INT8 file was made for, or the first one that runs the format.
     options: of `reference`; the sidecars have those of the model that they name.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
-        UsageError: options without a reference, or ones that make no sense for it.
+        UnknownNameError, MissingExtraError: no such runtime, or it is not installed.
+        UsageError: options without a reference, or ones that make no sense for it; a runtime
+            that does not run a candidate.
     """
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     opened = [open_artifact(Path(path)) for path in candidates]
@@ -60,7 +64,7 @@ def check(
     make.require_image_channels(loaded.facts, preprocess)
     records = compare.drift_records(
         loaded,
-        candidates_of(opened),
+        candidates_of(opened, runtime),
         source,
         preprocess,
         threads=machine_facts().cores,
@@ -73,6 +77,7 @@ def check(
 def bench(
     candidates: Sequence[Path],
     *,
+    runtime: str | None = None,
     reference: str | None = None,
     weights: str | Path | None = None,
     options: ModelOptions = AS_NAMED,
@@ -86,20 +91,25 @@ def bench(
 ) -> tuple[LatencyRecord, ...]:
     """Latency of eager PyTorch and every candidate on noise, interleaved in one process.
 
+    runtime: who runs the candidates; without it, as `check` has it.
     options: of `reference`; the sidecars have those of the model that they name.
     threads: 0 takes all cores of this process. size: edge of the images in pixels.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
-        UsageError: options without a reference, or ones that make no sense for it.
+        UnknownNameError, MissingExtraError: no such runtime, or it is not installed.
+        UsageError: options without a reference, or ones that make no sense for it; a runtime
+            that does not run a candidate, or only simulates another one.
     """
     opened = [open_artifact(Path(path)) for path in candidates]
+    for artifact in opened:
+        require_timed(artifact, runtime_for(artifact, runtime))
     named = _Named(reference=reference, weights=weights, options=options, size=size)
     loaded = _reference(opened, named, notify, progress)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
     return compare.latency_records(
         loaded,
-        candidates_of(opened),
+        candidates_of(opened, runtime),
         make.image_shape(loaded.facts.in_channels, preprocess),
         compare.BenchSettings(
             batches=tuple(dict.fromkeys(batches)),
@@ -111,11 +121,15 @@ def bench(
     )
 
 
-def candidates_of(opened: Sequence[Artifact]) -> list[compare.Candidate]:
+def candidates_of(
+    opened: Sequence[Artifact], runtime: str | None = None
+) -> list[compare.Candidate]:
     """Each artifact under its file name; where two would have the same name, under its path.
 
+    runtime: who runs all of them; without it, the one that each was made for.
+
     Raises:
-        UsageError: an artifact is named twice.
+        UsageError: an artifact is named twice, or the runtime does not run it.
     """
     paths = [str(artifact.path) for artifact in opened]
     twice = [path for index, path in enumerate(paths) if path in paths[:index]]
@@ -127,30 +141,11 @@ def candidates_of(opened: Sequence[Artifact]) -> list[compare.Candidate]:
         compare.Candidate(
             name=artifact.path.stem if unique else str(artifact.path),
             artifact=artifact,
-            runtime=_runtime_of(artifact.path),
+            runtime=runtime_for(artifact, runtime).name,
             shown=str(artifact.path),
         )
         for artifact in opened
     ]
-
-
-def format_of(path: Path) -> Format:
-    """The format of a file, by its suffix.
-
-    Raises:
-        ArtifactError: it has that of none.
-    """
-    for row in FORMATS:
-        if row.suffix == path.suffix:
-            return row
-    known = ", ".join(row.suffix for row in FORMATS)
-    raise ArtifactError(f"{path} is of no format that is known here", hint=f"these are: {known}")
-
-
-def _runtime_of(path: Path) -> str:
-    """The first runtime that runs files of this format."""
-    name = format_of(path).name
-    return next(row.name for row in RUNTIMES if name in row.formats)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

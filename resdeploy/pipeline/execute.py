@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -21,12 +20,11 @@ from resdeploy.artifact import (
     sidecar_path,
     write_text,
 )
-from resdeploy.contracts import Notify, Progress, Source
+from resdeploy.contracts import Notify, Progress
 from resdeploy.errors import ArtifactError
 from resdeploy.formats import FORMATS
 from resdeploy.gate import judge
-from resdeploy.models.reference import LoadedModel
-from resdeploy.pipeline import compare, make, make_int8, make_simplified
+from resdeploy.pipeline import compare, make, make_int8, make_simplified, paid
 from resdeploy.pipeline.make_export import Export as ExportWork
 from resdeploy.pipeline.make_export import export_file
 from resdeploy.pipeline.make_fp16 import cast_file
@@ -37,23 +35,24 @@ from resdeploy.pipeline.plan import (
     Cast,
     Drift,
     Export,
-    Plan,
     Quantize,
     Simplify,
     Stage,
     Step,
     TargetPlan,
+    float_source,
     label_of,
 )
+from resdeploy.pipeline.prepared import Prepared
 from resdeploy.pipeline.store import Store
 from resdeploy.records import (
-    Baseline,
     CalibrationTable,
     DataFacts,
     Document,
     DriftRecord,
     LatencyRecord,
     Manifest,
+    Paid,
     RunResult,
     StepResult,
     TargetResult,
@@ -72,21 +71,6 @@ class DriftRecords(Document):
 
     kind: Literal["drift"] = "drift"
     records: tuple[DriftRecord, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """A plan, the model and the images it needs, before anything is done.
-
-    load_seconds: how long it took to make the model.
-    """
-
-    plan: Plan
-    loaded: LoadedModel
-    load_seconds: float
-    calibration: Source | None
-    evaluation: Source
-    baseline: Baseline | None
 
 
 class Execution:
@@ -113,6 +97,7 @@ class Execution:
         self.evaluated_on = plan.facts.evaluation
         self.drift: tuple[DriftRecord, ...] = ()
         self.bench: tuple[LatencyRecord, ...] = ()
+        self.paid: dict[str, Paid] = {}
         self.targets: dict[str, TargetResult] = {}
 
     def run(self) -> RunResult:
@@ -134,6 +119,7 @@ class Execution:
             targets=tuple(self.targets.values()),
             drift=self.drift,
             bench=self.bench,
+            paid=self.paid,
             rules=self.recipe.gate,
             baseline=self.baseline,
             judgement=judge(
@@ -315,6 +301,19 @@ class Execution:
         for record in self.bench:
             if record.note:
                 self.notify(f"{record.name}, batch {record.batch}: {record.note}")
+        for stage in sound:
+            self._time_beside_its_source(stage)
+
+    def _time_beside_its_source(self, stage: Stage) -> None:
+        """Of an INT8 target: whether it is faster than the float graph that it was made of."""
+        source = float_source(self.plan, stage.key)
+        if source is None:
+            return
+        floats, made = self._made(source)[0], self._made(stage.key)[0]
+        found = paid.paid(floats, made, stage.runtime, self.threads)
+        if found is not None:
+            self.paid[stage.name] = found
+            paid.tell_unpaid(stage.name, found, self.notify)
 
     def _broken(self) -> dict[str, str]:
         """Targets that fail a rule on answers, and why."""

@@ -19,8 +19,9 @@ from resdeploy.errors import ArtifactError, DataError, UsageError, VerificationE
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.labels import CLASSES, answers_imagenet, imagenet_classes
 from resdeploy.pipeline import compare, make
-from resdeploy.pipeline.evaluate import candidates_of, format_of
+from resdeploy.pipeline.evaluate import candidates_of
 from resdeploy.pipeline.feeding import probabilities
+from resdeploy.pipeline.runtime_choice import format_of
 from resdeploy.records import GraphSummary, Manifest, Record, TensorFacts
 from resdeploy.table import load_target
 from resdeploy.words import Head

@@ -18,7 +18,7 @@ from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import listed
-from resdeploy.graph import observe, summary
+from resdeploy.graph import EMITTERS, observe, summary
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.fp16 import LARGEST, cast_to_fp16
 from resdeploy.graph.rounding import with_rounding
@@ -26,7 +26,15 @@ from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.feeding import noise_for, retyped
 from resdeploy.pipeline.make import THREADS, Checks, file_facts, graph_image_shape, merged_checks
-from resdeploy.records import CastOptions, Fp16Facts, GraphSummary, HistoryStep, Manifest
+from resdeploy.pipeline.paid import int8_macs_share
+from resdeploy.records import (
+    CastOptions,
+    Fp16Facts,
+    GraphSummary,
+    HistoryStep,
+    Manifest,
+    QuantizationFacts,
+)
 
 
 def cast_file(
@@ -62,6 +70,7 @@ def cast_file(
             "inputs": after.inputs,
             "outputs": after.outputs,
             "fp16": recorded,
+            "quantization": _recounted(path, manifest),
         }
     )
     names = _names_kept(before, after)
@@ -78,6 +87,15 @@ def cast_file(
         notify(_sentence(recorded))
     merged = merged_checks(manifest.verification, checks, "cast")
     return cast.model_copy(update={"verification": merged, "history": (*manifest.history, step)})
+
+
+def _recounted(path: Path, manifest: Manifest) -> QuantizationFacts | None:
+    """How a graph was quantized, with what the runtime makes of it in float16."""
+    facts = manifest.quantization
+    if facts is None:
+        return None
+    share = int8_macs_share(path, manifest, EMITTERS[facts.target].runtime)
+    return facts.model_copy(update={"int8_macs_share": share})
 
 
 def _sentence(facts: Fp16Facts) -> str:

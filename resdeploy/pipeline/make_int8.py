@@ -19,6 +19,7 @@ from resdeploy.graph import EMITTERS, observe, summary
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
+from resdeploy.pipeline import paid
 from resdeploy.pipeline.feeding import fed
 from resdeploy.pipeline.make import THREADS, Checks, file_facts, merged_checks
 from resdeploy.quantization import OBSERVERS
@@ -33,6 +34,7 @@ from resdeploy.records import (
     Preprocess,
     QuantizationFacts,
 )
+from resdeploy.report.format import fraction_text
 from resdeploy.table import load_target
 
 # An INT8 graph this far from its float source has a misplaced pair or a wrong scale: sound
@@ -121,6 +123,7 @@ def quantize_file(
         weight_bits=bits.bits,
         reason=bits.reason,
         fusions=fusions,
+        int8_macs_share=paid.int8_macs_share(path, manifest, EMITTERS[target].runtime),
         calibration=CalibrationFacts(
             table_sha256=sha256_of_text(table.to_json()),
             method=table.method,
@@ -133,14 +136,13 @@ def quantize_file(
 
 
 def tell_unfused(manifest: Manifest, notify: Notify) -> None:
-    """Say which operators of an INT8 graph the runtime leaves in float."""
-    fusions = () if manifest.quantization is None else manifest.quantization.fusions
-    for fusion in fusions:
-        if fusion.fused < fusion.nodes:
-            notify(
-                f"ONNX Runtime runs {fusion.fused} of {fusion.nodes} {fusion.operator} nodes on "
-                "integers; the others stay float and cost speed"
-            )
+    """Say how much of an INT8 graph the runtime of its target leaves in float."""
+    facts = manifest.quantization
+    if facts is not None and facts.int8_macs_share is not None and facts.int8_macs_share < 1:
+        notify(
+            f"{EMITTERS[facts.target].runtime} computes {fraction_text(facts.int8_macs_share)} of "
+            "the multiply-accumulates on integers; the others stay float and cost speed"
+        )
 
 
 def _quantized_checks(source: Path, result: Path, images: NDArray[Any]) -> Checks:

@@ -23,11 +23,11 @@ _IMAGES = ("pillow", "numpy")
 # Every package that a key may name.
 KEYED_PACKAGES = (
     "resdeploy", *_IMAGES,
-    "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "torch",
+    "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "openvino", "torch",
 )  # fmt: skip
 
 # Written into every key: raise it when the same inputs would give other bytes.
-LOGIC = 3
+LOGIC = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +128,8 @@ class Facts:
     weights_origin: where weights came from, by commit or URL.
     model: fingerprint of what code that is not ours made; see LoadedModel.
     versions: of every package that a step's bytes can depend on.
-    quantizers: which Q/DQ target each runtime takes. missing: runtime to (package, extra)
-    for those that are not installed.
+    quantizers: which Q/DQ target each runtime takes. packages: which one each runtime is in.
+    missing: runtime to (package, extra) for those that are not installed.
     """
 
     weights_sha256: str | None
@@ -143,6 +143,7 @@ class Facts:
     machine: MachineFacts
     versions: Mapping[str, str]
     quantizers: Mapping[str, str]
+    packages: Mapping[str, str]
     missing: Mapping[str, tuple[str, str]]
 
 
@@ -225,8 +226,7 @@ class _Planner:
         graph = self.simplify(export)
         chain = ["export"]
         for name, work in self.after_simplify(table):
-            self.stage(name, graph, table.runtime)
-            chain.append(name)
+            chain.append(self.stage(name, graph, table.runtime))
             graph = work(graph)
         self.stage(table.name, graph, table.runtime)
         return TargetPlan(table=table, chain=tuple(chain), key=graph)
@@ -301,15 +301,19 @@ class _Planner:
             "on_broken": self.recipe.data.evaluation.on_broken.value,
             "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
         }
-        self.add(
-            Drift(key=self.key("drift", inputs, *_IMAGES, "torch", "onnxruntime"), stages=stages)
-        )
+        packages = sorted({self.facts.packages[stage.runtime] for stage in stages})
+        key = self.key("drift", inputs, *_IMAGES, "torch", *packages)
+        self.add(Drift(key=key, stages=stages))
         bench = self.recipe.bench.model_dump(mode="json")
         timed = {"targets": [stage.key for stage in made], "bench": bench}
         self.add(Bench(key=self.key("bench", timed), targets=made))
 
-    def stage(self, name: str, key: str, runtime: str) -> None:
+    def stage(self, name: str, key: str, runtime: str) -> str:
+        """Have a file compared, once, and give back its name: two runtimes' INT8 files differ."""
+        if name in self.stages and self.stages[name].key != key:
+            name = f"{name} ({runtime})"
         self.stages.setdefault(name, Stage(name=name, key=key, runtime=runtime))
+        return name
 
     def add(self, step: Step) -> str:
         """Put a step into the plan once, and give back its key."""
@@ -320,6 +324,14 @@ class _Planner:
         versions = self.facts.versions
         tools = {package: versions.get(package, "") for package in ("resdeploy", *packages)}
         return f"{kind}-{digest_of({'logic': LOGIC, 'inputs': inputs, 'tools': tools})[:16]}"
+
+
+def float_source(plan: Plan, key: str) -> str | None:
+    """The key of the float graph that an INT8 file was made of; None for other files."""
+    step = next(step for step in plan.steps if step.key == key)
+    if isinstance(step, Cast):
+        return float_source(plan, step.graph)
+    return step.graph if isinstance(step, Quantize) else None
 
 
 def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts) -> WeightBits:

@@ -6,7 +6,7 @@ Part of the Python API. Nothing here prints; `notify` takes sentences a user sho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from resdeploy.artifact import Artifact, publish, replacing, scratch_folder
@@ -18,7 +18,7 @@ from resdeploy.graph import EMITTERS
 from resdeploy.graph.simplify import SimplifierChild
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
-from resdeploy.pipeline import compare, make, make_int8
+from resdeploy.pipeline import compare, make, make_int8, paid
 from resdeploy.pipeline.make_export import AS_IT_IS, ONNX, Export, export_file, exporters_of
 from resdeploy.pipeline.make_fp16 import cast_file
 from resdeploy.pipeline.make_simplified import simplify_file
@@ -33,6 +33,7 @@ from resdeploy.records import (
     ExportOptions,
     Manifest,
     ModelOptions,
+    Paid,
 )
 from resdeploy.words import OnBroken, WeightBitsChoice
 
@@ -195,10 +196,14 @@ def cast(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantized:
-    """An INT8 artifact and the calibration table it was made from."""
+    """An INT8 artifact and the calibration table it was made from.
+
+    paid: how long it takes beside its float source; None where its runtime is not here.
+    """
 
     artifact: Artifact
     table: Path
+    paid: Paid | None = None
 
 
 def quantize(
@@ -260,7 +265,7 @@ def quantize(
             images=make_int8.first_images(source, preprocess),
             notify=notify,
         )
-        return _publish_with_table(made, path, manifest, table)
+        return _timed(floats, _publish_with_table(made, path, manifest, table), target, notify)
 
 
 def _publish_with_table(
@@ -272,6 +277,15 @@ def _publish_with_table(
         part.write_text(table.to_json(), encoding="utf-8")
         artifact = publish(made, path, manifest)
     return Quantized(artifact=artifact, table=table_path)
+
+
+def _timed(floats: Artifact, made: Quantized, target: str, notify: Notify) -> Quantized:
+    """The same, with how long it takes beside its float source, where its runtime is here."""
+    cores = machine_facts().cores
+    found = paid.paid(floats, made.artifact, EMITTERS[target].runtime, cores)
+    if found is not None:
+        paid.tell_unpaid(made.artifact.path.stem, found, notify)
+    return replace(made, paid=found)
 
 
 def _is_file(model: str) -> bool:

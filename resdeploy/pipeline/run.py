@@ -24,10 +24,11 @@ from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts, package_versions
 from resdeploy.models.family.variants import VARIANTS
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.execute import STORE, Execution, Prepared
+from resdeploy.pipeline.execute import STORE, Execution
 from resdeploy.pipeline.make import require_image_channels
 from resdeploy.pipeline.make_export import exporters_of
 from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, plan_of
+from resdeploy.pipeline.prepared import Prepared
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
 from resdeploy.quantization import OBSERVERS
@@ -66,7 +67,7 @@ def recipe_names() -> Names:
         models=VARIANTS.names,
         formats=FORMATS.names,
         precisions=sorted({name for row in FORMATS for name in row.precisions}),
-        runtimes=RUNTIMES.names,
+        runtimes=[row.name for row in RUNTIMES if not row.simulates],
         methods=OBSERVERS.names,
         metrics=METRICS.names,
         rule_problems=problems_of,
@@ -116,6 +117,7 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
         versions=package_versions(KEYED_PACKAGES),
         machine=machine_facts(),
         quantizers={emitter.runtime: emitter.name for emitter in EMITTERS},
+        packages={row.name: row.module for row in RUNTIMES},
         missing={row.name: (row.module, row.extra) for row in RUNTIMES if not row.is_installed()},
     )
     return Prepared(

@@ -26,6 +26,7 @@ from resdeploy.records.measurements import (
     LatencyRecord,
     MachineFacts,
     Measured,
+    Paid,
     TimingFigures,
 )
 from resdeploy.records.runs import RunResult, StepResult, TargetResult, TargetStatus
@@ -82,6 +83,7 @@ __all__ = [
     "Measured",
     "ModelFacts",
     "ModelOptions",
+    "Paid",
     "Preprocess",
     "QuantizationFacts",
     "Record",

@@ -46,8 +46,12 @@ class DriftFigures(Record):
 
 
 class DriftRecord(DriftFigures, Measured):
-    """The drift of an artifact, the images it was found on, and whether the model is trained."""
+    """The drift of an artifact, the images it was found on, and whether the model is trained.
 
+    runtime: who ran it; empty in results of before this was kept.
+    """
+
+    runtime: str = ""
     sha256: str
     data: DataFacts
     trained: bool
@@ -76,6 +80,23 @@ class LatencyRecord(TimingFigures, Measured):
     threads: int
     images_per_s: float
     speedup: float
+
+
+class Paid(Record):
+    """How long an INT8 file takes beside its float source, one image at a time.
+
+    ratio: of the medians, INT8 over float; below 1 it pays. int8_macs_share: see
+    QuantizationFacts. note: why the timings may not be trusted.
+    """
+
+    runtime: str
+    threads: int
+    rounds: int
+    float_p50_ms: float
+    int8_p50_ms: float
+    ratio: float
+    int8_macs_share: float | None
+    note: str = ""
 
 
 class MachineFacts(Record):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
+from pydantic import Field
+
 from resdeploy.records.base import Document, Record
 from resdeploy.records.inputs import DataFacts, ModelFacts, Preprocess
-from resdeploy.records.measurements import DriftRecord, LatencyRecord, MachineFacts
+from resdeploy.records.measurements import DriftRecord, LatencyRecord, MachineFacts, Paid
 from resdeploy.records.verdicts import Baseline, Judgement, Rule
 
 
@@ -45,7 +47,10 @@ class StepResult(Record):
 
 
 class RunResult(Document):
-    """Everything a run found out: `results.json`."""
+    """Everything a run found out: `results.json`.
+
+    paid: of the INT8 targets by name, those that were timed.
+    """
 
     kind: Literal["run"] = "run"
     name: str
@@ -59,6 +64,7 @@ class RunResult(Document):
     targets: tuple[TargetResult, ...]
     drift: tuple[DriftRecord, ...]
     bench: tuple[LatencyRecord, ...]
+    paid: dict[str, Paid] = Field(default_factory=dict)
     rules: tuple[Rule, ...]
     baseline: Baseline | None = None
     judgement: Judgement

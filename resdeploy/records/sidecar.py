@@ -61,12 +61,17 @@ class Fusion(Record):
 
 
 class QuantizationFacts(Record):
-    """How a graph was quantized; `reason` says why the weights have that many bits."""
+    """How a graph was quantized; `reason` says why the weights have that many bits.
+
+    int8_macs_share: of the multiply-accumulates, the share that the target's runtime computed on
+        integers on the machine where the file was made; None where it was not there, or cannot say.
+    """
 
     target: str
     weight_bits: int
     reason: str
     fusions: tuple[Fusion, ...]
+    int8_macs_share: float | None = None
     calibration: CalibrationFacts
 
 

@@ -234,8 +234,9 @@ def drift_grid(drift: Sequence[DriftRecord]) -> Grid:
 def _drift_row(drift: DriftRecord) -> tuple[Cell, ...]:
     bad = Tone.BAD if drift.nonfinite else Tone.PLAIN
     broken = f"\n{text.count_text(drift.nonfinite)} NaN or ∞" if drift.nonfinite else ""
+    runtime = f"\n{drift.runtime}" if drift.runtime else ""
     return (
-        Cell(f"{drift.name}{broken}", bad if drift.nonfinite else Tone.STRONG),
+        Cell(f"{drift.name}{runtime}{broken}", bad if drift.nonfinite else Tone.STRONG),
         Cell(text.count_text(drift.samples)),
         Cell(text.fraction_text(drift.top1_agreement)),
         Cell(text.count_text(drift.flips)),

@@ -15,18 +15,28 @@ from resdeploy.table import Table, lazy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """Who runs an artifact. `target` makes a Runner from (path, threads)."""
+    """Who runs an artifact. `target` makes a Runner from (path, threads).
+
+    integer_layers: from (path), the names of the nodes that it computes on integers, with what it
+    puts behind them; empty where it computes none so, or does not say. simulates: the runtimes
+    whose files it runs as they are written, where those are not here; it is slow, and so is
+    never timed, and no target of a recipe.
+    """
 
     name: str
     formats: tuple[str, ...]
     module: str
     extra: str
     target: str
+    integer_layers: str = ""
+    simulates: tuple[str, ...] = ()
 
     def is_installed(self) -> bool:
         """Whether the runtime's module can be imported; nothing is imported to find out."""
         return importlib.util.find_spec(self.module) is not None
 
+
+EXACT = "ort-exact"  # the row of what a graph says, whatever this CPU's kernels make of it
 
 RUNTIMES: Table[Runtime] = Table(
     "runtime",
@@ -37,6 +47,23 @@ RUNTIMES: Table[Runtime] = Table(
             module="onnxruntime",
             extra="cpu",
             target="resdeploy.runtimes.ort:OrtRunner",
+            integer_layers="resdeploy.runtimes.ort:integer_layers",
+        ),
+        Runtime(
+            name="openvino",
+            formats=("onnx",),
+            module="openvino",
+            extra="openvino",
+            target="resdeploy.runtimes.openvino:OpenVinoRunner",
+            integer_layers="resdeploy.runtimes.openvino:integer_layers",
+        ),
+        Runtime(
+            name=EXACT,
+            formats=("onnx",),
+            module="onnxruntime",
+            extra="cpu",
+            target="resdeploy.runtimes.ort:exact_runner",
+            simulates=("tensorrt",),
         ),
         Runtime(
             name="torchscript",
@@ -57,6 +84,7 @@ RUNTIMES: Table[Runtime] = Table(
 
 _PUBLIC = {
     "EagerRunner": "resdeploy.runtimes.eager:EagerRunner",
+    "OpenVinoRunner": "resdeploy.runtimes.openvino:OpenVinoRunner",
     "Optimization": "resdeploy.runtimes.ort:Optimization",
     "OrtRunner": "resdeploy.runtimes.ort:OrtRunner",
     "Pt2Runner": "resdeploy.runtimes.programs:Pt2Runner",
@@ -64,7 +92,7 @@ _PUBLIC = {
     "optimized_operators": "resdeploy.runtimes.ort:optimized_operators",
 }
 
-__all__ = ["RUNTIMES", "Runtime", *_PUBLIC]
+__all__ = ["EXACT", "RUNTIMES", "Runtime", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,18 @@ class Optimization(StrEnum):
     NONE = "none"
 
 
+# Source: ONNX Runtime 1.31, docs/ContribOperators.md; ConvInteger and MatMulInteger are ONNX's.
+_ON_INTEGERS = {
+    "QLinearConv",
+    "QLinearConvTranspose",
+    "QLinearMatMul",
+    "QGemm",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul",
+}
+
 _LEVELS = {
     Optimization.ALL: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     Optimization.NONE: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -109,12 +121,28 @@ class OrtRunner:
         return answers
 
 
+def exact_runner(path: Path, *, threads: int) -> OrtRunner:
+    """A Runner of what the graph says: no kernel of this CPU fuses its Q/DQ pairs."""
+    return OrtRunner(path, threads=threads, optimization=Optimization.NONE)
+
+
 def optimized_operators(path: Path) -> Counter[str]:
     """How many nodes of each operator ONNX Runtime makes of a graph on this CPU."""
+    return Counter(node.op_type for node in _optimized_nodes(path))
+
+
+def integer_layers(path: Path) -> tuple[str, ...]:
+    """The names of the products that ONNX Runtime computes on integers on this CPU.
+
+    A node that was changed for the layout of its tensors has `_token_` and a number behind.
+    """
+    return tuple(node.name for node in _optimized_nodes(path) if node.op_type in _ON_INTEGERS)
+
+
+def _optimized_nodes(path: Path) -> list[onnx.NodeProto]:
     with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
         saved = Path(folder) / "optimized.onnx"
         options = _options(1, Optimization.ALL)
         options.optimized_model_filepath = str(saved)
         _session(path, options)
-        graph = onnx.load(saved, load_external_data=False).graph
-    return Counter(node.op_type for node in graph.node)
+        return list(onnx.load(saved, load_external_data=False).graph.node)

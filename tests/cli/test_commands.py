@@ -17,7 +17,7 @@ from PIL import Image
 from resdeploy.artifact import sha256_of_file
 from resdeploy.errors import ExitCode
 from resdeploy.models.reference import resolve
-from tests.conftest import ROOT, Cli
+from tests.conftest import ROOT, Cli, python_without
 
 COMMANDS = (
     "models", "show", "export", "simplify", "cast", "quantize", "check", "bench", "run",
@@ -110,6 +110,29 @@ def test_check_finds_the_reference_by_the_sidecars(
     assert records["m"]["flips"] == 0
     assert records["q"]["top1_agreement"] > 0.98
     assert records["q"]["samples"] == 400
+
+
+def test_check_runs_candidates_by_the_runtime_that_is_named(
+    cli: Cli, exported: Path, quantized: Path
+) -> None:
+    command = ("check", exported, quantized, "--data", "embedded:digits-evaluation")
+    plain = json.loads(cli(*command, "--json").out)["drift"]
+    exact = json.loads(cli(*command, "--simulate", "--json").out)["drift"]
+    assert [record["runtime"] for record in plain] == ["ort"] * 2
+    assert [record["runtime"] for record in exact] == ["ort-exact"] * 2
+    assert exact[1]["sqnr_db"] != plain[1]["sqnr_db"]
+    assert "ort-exact" in cli(*command, "--runtime", "ort-exact").out
+
+
+def test_a_runtime_that_is_not_installed_is_an_error_that_names_its_extra(exported: Path) -> None:
+    code = (
+        "from resdeploy.cli.app import exit_code_of\n"
+        f"sys.exit(exit_code_of(['bench', {str(exported)!r}, '--runtime', 'openvino']))"
+    )
+    said = python_without(("openvino",), code)
+    assert said.returncode == ExitCode.ERROR
+    assert "'openvino', which is not installed" in said.stderr
+    assert "resdeploy[openvino]" in said.stderr
 
 
 def test_changed_weights_are_noticed(cli: Cli, exported: Path, tmp_path: Path) -> None:
@@ -261,7 +284,23 @@ def test_inspect_shows_operators_and_provenance(cli: Cli, quantized: Path) -> No
     assert document["manifest"]["quantization"]["calibration"]["data"]["samples"] == 200
     fused = {row["operator"]: row for row in document["manifest"]["quantization"]["fusions"]}
     assert (fused["Conv"]["fused"], fused["Add"]["fused"]) == (19, 9)
+    assert document["manifest"]["quantization"]["int8_macs_share"] == 1
     assert "QuantizeLinear" in cli("inspect", quantized).out
+
+
+def test_quantize_times_the_file_beside_its_source(
+    cli: Cli, exported: Path, tmp_path: Path
+) -> None:
+    command = ("quantize", exported, "--data", "embedded:digits-calibration", "--samples", 8)
+    said = cli(*command, "-o", tmp_path / "a.onnx", "--json")
+    found = json.loads(said.out)["paid"]
+    assert found["runtime"] == "ort"
+    assert found["ratio"] == found["int8_p50_ms"] / found["float_p50_ms"]
+    assert found["int8_macs_share"] == 1
+    assert "as long as FP32 here" in " ".join(said.err.split())
+    cli(*command, "-o", tmp_path / "b.onnx")
+    one, other = (tmp_path / f"{name}.onnx.json" for name in "ab")
+    assert one.read_bytes() == other.read_bytes()  # timings are no part of a sidecar
 
 
 def test_listings_have_the_records_field_names(cli: Cli) -> None:

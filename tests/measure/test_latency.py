@@ -74,6 +74,14 @@ def test_runners_take_turns_and_the_order_turns_round() -> None:
     assert (timings["b"].p50_ms, timings["b"].warmup, timings["b"].note) == (3.0, 2, "")
 
 
+@pytest.mark.parametrize(("limit_s", "rounds"), [(0.001, 3), (0.1, 5), (10.0, 20)])
+def test_no_round_begins_after_the_limit_but_there_are_three(limit_s: float, rounds: int) -> None:
+    runners, _, clock = three()  # a round takes 22 ms
+    images = dict.fromkeys(runners, IMAGES)
+    timings = measure_latency(runners, images, rounds=20, warmup=1, limit_s=limit_s, clock_ns=clock)
+    assert {len(timing.samples_ns) for timing in timings.values()} == {rounds}
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_garbage_collector_rests_while_timing_and_is_put_back(enabled: bool) -> None:
     (gc.enable if enabled else gc.disable)()

@@ -36,6 +36,8 @@ def test_a_run_makes_verified_artifacts_and_says_what_it_found(finished_run: Pat
     assert drift["ort-int8"].sqnr_db < drift["export"].sqnr_db  # type: ignore[operator]
     timed = [(record.name, len(record.samples_ns)) for record in result.bench]
     assert timed == [("eager", 5), ("onnx-fp32", 5), ("ort-int8", 5)]
+    assert list(result.paid) == ["ort-int8"]
+    assert result.paid["ort-int8"].int8_macs_share == 1
     assert "<html" in (finished_run / "report.html").read_text()
 
 
@@ -77,6 +79,7 @@ def test_a_target_that_breaks_a_rule_is_not_timed(tmp_path: Path) -> None:
     result = run(write_recipe(tmp_path, gate=gate), out=tmp_path / "out").result
     assert result.targets[1].status is TargetStatus.NOT_TIMED
     assert {record.name for record in result.bench} == {"eager", "onnx-fp32"}
+    assert result.paid == {}
 
 
 def test_synthetic_images_never_pass_an_accuracy_rule(tmp_path: Path, cli: Cli) -> None:
@@ -174,6 +177,31 @@ def test_an_optional_target_without_its_runtime_is_skipped_and_a_required_one_re
     (target,) = plan_of(only_optional, facts).targets
     assert target.key is None
     assert "cpu" in target.skipped
+
+
+def test_targets_of_onnx_are_run_by_their_own_runtimes(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    recipe = write_recipe(tmp_path)
+    target = '{ name = "ov-fp32", format = "onnx", precision = "fp32", runtime = "openvino" },'
+    recipe.write_text(recipe.read_text().replace("targets = [", f"targets = [\n  {target}"))
+    result = run(recipe, out=tmp_path / "out").result
+    assert result.judgement.verdict is Verdict.PASS
+    runtimes = {"ov-fp32": "openvino", "onnx-fp32": "ort", "ort-int8": "ort"}
+    assert {record.name: record.runtime for record in result.bench} == {
+        "eager": "eager",
+        **runtimes,
+    }
+    assert {record.name: record.runtime for record in result.drift}.items() >= runtimes.items()
+    assert len({target.sha256 for target in result.targets}) == 2  # both FP32 files are one
+
+
+def test_a_simulation_is_no_target(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    recipe.write_text(
+        recipe.read_text().replace('"int8", runtime = "ort"', '"int8", runtime = "ort-exact"')
+    )
+    with pytest.raises(RecipeError, match=r"targets\[1\]\.runtime"):
+        prepare(recipe)
 
 
 def test_nan_in_an_artifact_fails_whatever_the_rules_say(tmp_path: Path, cli: Cli) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,10 +14,21 @@ import torch
 from resdeploy.data import source_from_reference
 from resdeploy.errors import GraphError
 from resdeploy.models.reference import resolve
-from resdeploy.runtimes import RUNTIMES, EagerRunner, OrtRunner, optimized_operators
+from resdeploy.runtimes import EXACT, RUNTIMES, EagerRunner, OrtRunner, optimized_operators
+from resdeploy.table import load_target
 from tests.graph import tools
 
 RELU = {"inputs": "float[n,4] x", "outputs": "float[n,4] y"}
+OF_ONNX = [row.name for row in RUNTIMES if "onnx" in row.formats]
+
+
+def factory_of(name: str) -> Callable[..., Any]:
+    """What makes the Runner of a runtime; the test is skipped where it is not installed."""
+    row = RUNTIMES[name]
+    if not row.is_installed():
+        pytest.skip(f"{row.module} is not installed")
+    factory: Callable[..., Any] = load_target(row.target, extra=row.extra, why="the test")
+    return factory
 
 
 def images_of(reference: str, samples: int) -> np.ndarray:
@@ -35,6 +48,60 @@ def test_7_bit_weights_give_the_answers_that_the_graph_spells_out(tmp_path: Path
     assert np.abs(as_run - exact).max() <= 1e-2 * np.abs(exact).max()
     assert tools.sqnr_db(floats, as_run) > 25
     assert (floats.argmax(axis=1) == as_run.argmax(axis=1)).mean() >= 0.98
+
+
+@pytest.mark.parametrize("name", OF_ONNX)
+def test_every_runtime_of_onnx_computes_float32_as_pytorch_does(name: str, tmp_path: Path) -> None:
+    """Also where the CPU has instructions for bfloat16, which is a thousand times coarser."""
+    factory = factory_of(name)
+    source = tools.exported(tmp_path, "resnet20", 32, "embedded:digits")
+    images = images_of("embedded:digits-evaluation", 5)
+    with torch.inference_mode():
+        module = resolve("resnet20", "embedded:digits").module
+        expected = module(torch.from_numpy(images)).numpy()
+    with factory(source, threads=1) as runner:
+        for batch in (5, 1, 3):  # one Runner takes any
+            got = runner.run(images[:batch])
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(got, expected[:batch], atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", OF_ONNX)
+def test_answers_stay_when_the_next_images_are_run(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "relu.onnx"
+    onnx.save(tools.proto("y = Relu(x)", {}, **RELU), path)
+    with factory_of(name)(path, threads=1) as runner:
+        first, values = runner.run(np.ones((2, 4), np.float32)), tools.noise(2, 4)
+        np.testing.assert_array_equal(runner.run(values[::-1]), np.maximum(values[::-1], 0))
+        np.testing.assert_array_equal(first, 1)
+
+
+def test_the_exact_runtime_runs_pairs_as_they_are_written(tmp_path: Path) -> None:
+    source = tools.exported(tmp_path, "resnet20", 32, "embedded:digits")
+    result = tools.quantized(source, images_of("embedded:digits-calibration", 32))
+    images = images_of("embedded:digits-evaluation", 16)
+    with factory_of(EXACT)(result, threads=1) as runner:
+        got = runner.run(images)
+    np.testing.assert_array_equal(got, tools.answer(result, images, exact=True))
+    assert not np.array_equal(got, tools.answer(result, images))  # its kernels round otherwise
+
+
+@pytest.mark.parametrize("name", OF_ONNX)
+def test_files_and_images_that_a_runtime_cannot_take(name: str, tmp_path: Path) -> None:
+    factory = factory_of(name)
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08\x09rubbish")
+    for path in (broken, tmp_path / "absent.onnx"):
+        with pytest.raises(GraphError, match=rf"\d cannot load .*{path.name}: \S"):
+            factory(path, threads=1).__enter__()
+    path = tmp_path / "relu.onnx"
+    onnx.save(tools.proto("y = Relu(x)", {}, **RELU), path)
+    with factory(path, threads=1) as runner:
+        for images in (tools.noise(3, 5), np.zeros((3, 4), np.uint8)):
+            with pytest.raises(GraphError) as raised:
+                runner.run(images)
+            assert f"relu.onnx with images {list(images.shape)}: " in raised.value.message
+            assert "inspect" in raised.value.hint
 
 
 def test_the_eager_runner_is_the_module_and_puts_the_threads_back() -> None:
@@ -69,19 +136,11 @@ def test_onnx_runtime_gives_every_output_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(seen["z"], -values)
 
 
-def test_files_and_images_that_do_not_fit(tmp_path: Path) -> None:
+def test_a_broken_file_has_no_optimized_operators(tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"\x08\x09rubbish")
-    with pytest.raises(GraphError, match=r"ONNX Runtime \S+ cannot load .*broken\.onnx"):
-        OrtRunner(broken, threads=1).__enter__()
     with pytest.raises(GraphError, match="cannot load"):
         optimized_operators(broken)
-    path = tmp_path / "relu.onnx"
-    onnx.save(tools.proto("y = Relu(x)", {}, **RELU), path)
-    with OrtRunner(path, threads=1) as runner, pytest.raises(GraphError) as raised:
-        runner.run(tools.noise(3, 5))
-    assert "relu.onnx with images [3, 5]" in raised.value.message
-    assert "inspect" in raised.value.hint
 
 
 def test_every_runtime_says_whether_it_is_installed() -> None:

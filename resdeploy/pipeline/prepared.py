@@ -1,0 +1,25 @@
+"""What a run needs before anything of it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resdeploy.contracts import Source
+from resdeploy.models.reference import LoadedModel
+from resdeploy.pipeline.plan import Plan
+from resdeploy.records import Baseline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A plan, the model and the images it needs, before anything is done.
+
+    load_seconds: how long it took to make the model.
+    """
+
+    plan: Plan
+    loaded: LoadedModel
+    load_seconds: float
+    calibration: Source | None
+    evaluation: Source
+    baseline: Baseline | None
