@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from resdeploy.errors import GraphError
+from resdeploy.errors import GraphError, UsageError
 from resdeploy.graph.qdq.ort_cpu import observed_tensors, quantize
 from resdeploy.runtimes import optimized_operators
 from tests.graph import tools
@@ -55,6 +55,11 @@ CASES = {
     ),
     "mean-of-squares": Case(
         body=f"a = Conv<{PADDED}>(x, w, b) r = Mul(a, a) {HEAD}",
+        weights=weights(CONV),
+        quantized="x p",
+    ),
+    "mean-of-squares-cast": Case(
+        body=f"a = Conv<{PADDED}>(x, w, b) c = Mul(a, a) r = Cast<to=1>(c) {HEAD}",
         weights=weights(CONV),
         quantized="x p",
     ),
@@ -251,6 +256,63 @@ def test_the_pass_refuses_what_it_cannot_do() -> None:
     old = tools.proto(case.body, case.weights, opset=11)
     with pytest.raises(GraphError, match="opset 11; scales per channel need 13"):
         observed_tensors(tools.model_of(old))
+
+
+def operators_of_readers(path: Path) -> dict[str, set[str]]:
+    """For each node that is no Q/DQ: which operators it reads."""
+    graph = onnx.load(path).graph
+    made = {name: node.op_type for node in graph.node for name in node.output}
+    return {
+        node.name or node.output[0]: {made.get(name, "constant") for name in node.input}
+        for node in graph.node
+    }
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "tensorrt", "openvino"])
+def test_a_node_that_is_kept_stays_float(target: str, tmp_path: Path) -> None:
+    wide = {
+        "w": tools.noise(16, 4, 3, 3, seed=1),
+        "b": CONV["b"].repeat(3)[:16],
+        "u": tools.noise(16, 16, 3, 3, seed=3),
+    }
+    body = f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) d = Conv<{PADDED}>(q, u) r = Relu(d)
+        g = Conv<{PADDED}>(r, u) s = Relu(g) y = GlobalAveragePool(s)"""
+    path, images = tmp_path / "float.onnx", tools.noise(4, 4, 8, 8)
+    onnx.save(tools.proto(body, wide, outputs="float[n,16,1,1] y"), path)
+
+    reads = operators_of_readers(tools.quantized(path, images, target=target, bits=8))
+    assert reads["d"] == {"DequantizeLinear"}
+    kept = tools.quantized(path, images, target=target, bits=8, keep=["d"])
+    reads = operators_of_readers(kept)
+    assert reads["d"] == {"Relu", "constant"}
+    assert reads["g"] == {"DequantizeLinear"}
+    assert tools.problems(kept, target) == ()
+    with pytest.raises(GraphError, match="no node has the name 'dd'") as raised:
+        tools.quantized(path, images, target=target, bits=8, keep=["dd"])
+    assert "'d'" in raised.value.hint or "did you mean d" in raised.value.hint
+
+
+def test_the_shortcut_alone_is_quantized_for_tensorrt(tmp_path: Path) -> None:
+    """The shorter branch of two convolutions, whichever side of the Add it is on."""
+    wide = {"u": tools.noise(16, 16, 3, 3, seed=3) / 12, "k": tools.noise(16, 16, 1, 1) / 4}
+    wide |= {"w": tools.noise(16, 4, 3, 3, seed=1) / 6}
+    for branches in ("d, s", "s, d"):
+        body = f"""a = Conv<{PADDED}>(x, w) q = Relu(a) c = Conv<{PADDED}>(q, u)
+            d = Conv<{PADDED}>(c, u) s = Conv(q, k) t = Add({branches}) y = Relu(t)"""
+        path = tmp_path / "float.onnx"
+        onnx.save(tools.proto(body, wide, outputs="float[n,16,8,8] y"), path)
+        made = onnx.load(
+            tools.quantized(path, tools.noise(4, 4, 8, 8), target="tensorrt", bits=8)
+        ).graph
+        reads = [node.input[0] for node in made.node if node.op_type == "QuantizeLinear"]
+        assert sorted(reads) == ["c", "q", "s", "x"]
+
+
+def test_tensorrt_has_no_weights_of_7_bits(tmp_path: Path) -> None:
+    path = tmp_path / "float.onnx"
+    onnx.save(tools.proto(CASES["plain"].body, CASES["plain"].weights), path)
+    with pytest.raises(UsageError, match="tensorrt has weights of 8 bits, not of 7"):
+        tools.quantized(path, tools.noise(1, 4, 8, 8), target="tensorrt", bits=7)
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,9 @@ def combines_two_activations(node: ir.Node) -> bool:
 
 def pools_no_squares(node: ir.Node) -> bool:
     """A mean of squares is the statistic of a norm (FRN, EvoNorm), which eight bits would ruin."""
-    image = node.inputs[0]
-    producer = None if image is None else image.producer()
+    producer = input_of(node, 0).producer()
+    while producer is not None and producer.op_type in ("Cast", "Identity"):
+        producer = input_of(producer, 0).producer()
     if producer is None:
         return True
     times_itself = producer.op_type == "Mul" and producer.inputs[0] is producer.inputs[1]

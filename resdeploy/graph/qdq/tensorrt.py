@@ -19,7 +19,7 @@
    that would leave the tensor cores half empty; and all operators that are not in READS.
 
 Source: NVIDIA, Working with Quantized Types (explicit quantization, Q/DQ layer placement);
-NVIDIA Model-Optimizer 0.47, whose placement on five ResNets is in tests/golden/modelopt_qdq;
+Model-Optimizer 0.47, whose placement on five ResNets is in tests/golden/modelopt_qdq.json.gz;
 TensorRT-RTX 1.7.1, what its parser refuses.
 """
 
