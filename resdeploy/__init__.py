@@ -13,7 +13,8 @@ from resdeploy.table import lazy
 if TYPE_CHECKING:
     from resdeploy.pipeline.evaluate import bench, check
     from resdeploy.pipeline.look import inspect, predict
-    from resdeploy.pipeline.produce import cast, export, quantize, simplify
+    from resdeploy.pipeline.produce import cast, export, simplify
+    from resdeploy.pipeline.quantize import quantize
     from resdeploy.pipeline.run import run
     from resdeploy.pipeline.show import show
 
@@ -24,7 +25,7 @@ _PUBLIC = {
     "export": "resdeploy.pipeline.produce:export",
     "inspect": "resdeploy.pipeline.look:inspect",
     "predict": "resdeploy.pipeline.look:predict",
-    "quantize": "resdeploy.pipeline.produce:quantize",
+    "quantize": "resdeploy.pipeline.quantize:quantize",
     "run": "resdeploy.pipeline.run:run",
     "show": "resdeploy.pipeline.show:show",
     "simplify": "resdeploy.pipeline.produce:simplify",

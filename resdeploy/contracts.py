@@ -46,6 +46,18 @@ class Grid:
     high: int
     symmetric: bool
 
+    def step(self, low: float, high: float) -> tuple[float, int]:
+        """Scale and zero point that cover [low, high] and hold 0 exactly; scale 0 for nothing."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        if self.symmetric:
+            return max(-low, high) / self.high, 0
+        scale = (high - low) / (self.high - self.low)
+        zero_point = round(-low / scale) if scale > 0 else 0
+        return scale, min(max(zero_point, self.low), self.high)
+
+
+# What calibration sees of a tensor and an image: see `graph.observe`.
+OBSERVED_PARTS = ("low", "high", "total", "sample")
 
 U8 = Grid(dtype="uint8", low=0, high=255, symmetric=False)
 S8 = Grid(dtype="int8", low=-128, high=127, symmetric=True)

@@ -9,6 +9,7 @@ ResdeployError            what, where, the value, what is allowed; `hint` is the
 ├── DataError             an image, a folder or an archive that cannot be used
 ├── GraphError            an ONNX graph that cannot be read or rewritten
 ├── VerificationError     an artifact that does not answer like its source
+├── BoundError            an INT8 graph that cannot be held to the bound that was asked for
 ├── ArtifactError         an artifact or sidecar that is missing, altered or of the wrong kind
 ├── OutputError           a place that cannot be written
 ├── MissingExtraError     a package that is not installed
@@ -34,6 +35,8 @@ class ExitCode(IntEnum):
 
 class ResdeployError(Exception):
     """The root of every error that resdeploy raises on purpose."""
+
+    code = ExitCode.ERROR  # what a program exits with that meets it
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -83,6 +86,12 @@ class GraphError(ResdeployError):
 
 class VerificationError(ResdeployError):
     """An artifact does not answer like the model it was made from."""
+
+
+class BoundError(ResdeployError):
+    """An INT8 graph drops or disagrees by more than was allowed, whatever is left in float."""
+
+    code = ExitCode.FAILED
 
 
 class ArtifactError(ResdeployError):

@@ -24,7 +24,15 @@ from pydantic import (
 )
 
 from resdeploy.errors import RecipeError, near_names
-from resdeploy.records import BatchProfile, CastOptions, ExportOptions, ModelOptions, Record, Rule
+from resdeploy.records import (
+    BatchProfile,
+    CastOptions,
+    ExportOptions,
+    ModelOptions,
+    QuantizeOptions,
+    Record,
+    Rule,
+)
 from resdeploy.words import (
     FloatType,
     Head,
@@ -35,7 +43,6 @@ from resdeploy.words import (
 )
 
 _WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf", "own")
-
 # Reports use these names for what lies between the model and its targets.
 STEP_NAMES = ("eager", "export", "simplify", "quantize")
 
@@ -75,11 +82,8 @@ def _known_model(reference: str, info: ValidationInfo) -> str:
 
 
 PositiveInt = Annotated[int, Field(gt=0)]
-
-
 # A quoted number or a number for a truth value is a mistake, not a spelling.
 _STRICT = ConfigDict(strict=True)
-
 # TOML writes these as text.
 _FilterName = Annotated[Interpolation, Field(strict=False)]
 _BitsName = Annotated[WeightBitsChoice, Field(strict=False)]
@@ -144,12 +148,12 @@ class CastTable(CastOptions):
     io: _FloatTypeName = FloatType.FP32
 
 
-class QuantizationTable(Record):
-    """`quantization`: how ranges are found, and how wide INT8 weights may be."""
+class QuantizationTable(QuantizeOptions):
+    """`quantization`: how ranges are found, weights rounded, and what is done to lose less."""
 
     model_config = _STRICT
 
-    method: Annotated[str, _known("methods")] = "minmax"
+    method: Annotated[str, _known("methods")] = "mse"
     weight_bits: _BitsName = WeightBitsChoice.AUTO
 
 

@@ -28,13 +28,12 @@ from resdeploy.artifact import (
 from resdeploy.errors import ArtifactError, OutputError
 from resdeploy.pipeline.store import Store
 from resdeploy.records import (
-    CalibrationTable,
+    Baseline,
     Check,
     Manifest,
     Preprocess,
     RunResult,
     TensorFacts,
-    TensorRange,
 )
 from tests import factories
 
@@ -205,34 +204,29 @@ def test_altered_bytes_are_refused(tmp_path: Path, made: Path) -> None:
         open_artifact(path)
 
 
-def table() -> CalibrationTable:
-    return CalibrationTable(
-        graph_sha256="0",
-        method="minmax",
-        data=factories.data(),
-        ranges={"x": TensorRange(min=-1.5, max=2.0, count=3)},
-    )
+def accepted() -> Baseline:
+    return factories.baseline()
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "artifact"}, "is of kind 'artifact'; a 'calibration-table' document"),
+        ({"kind": "artifact"}, "is of kind 'artifact'; a 'baseline' document"),
         ({"kind": None}, "is of kind None"),
         ({"schema": 2}, "has schema 2; this resdeploy reads 1"),
         ({"schema": None}, "has schema None"),
-        ({"method": None}, "is not a valid calibration-table document: .*method"),
-        ({"extra": 1}, "is not a valid calibration-table document: .*extra"),
+        ({"machine": None}, "is not a valid baseline document: .*machine"),
+        ({"extra": 1}, "is not a valid baseline document: .*extra"),
     ],
 )
 def test_documents_of_another_kind_or_schema_are_refused(
     tmp_path: Path, changes: dict[str, object], said: str
 ) -> None:
-    content = json.loads(table().to_json()) | changes
-    path = tmp_path / "table.json"
+    content = json.loads(accepted().to_json()) | changes
+    path = tmp_path / "baseline.json"
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
     with pytest.raises(ArtifactError, match=f"(?s){said}"):
-        read_document(path, CalibrationTable)
+        read_document(path, Baseline)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"null", b"\xff\xfe\x00"])
@@ -248,9 +242,9 @@ def test_what_is_no_document(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_document_comes_back_as_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "table.json"
-    write_text(path, table().to_json())
-    assert read_document(path, CalibrationTable) == table()
+    path = tmp_path / "baseline.json"
+    write_text(path, accepted().to_json())
+    assert read_document(path, Baseline) == accepted()
 
 
 def test_digests_are_of_values() -> None:

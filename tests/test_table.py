@@ -15,7 +15,7 @@ import resdeploy
 from resdeploy.errors import MissingExtraError, UnknownNameError
 from resdeploy.formats import FORMATS
 from resdeploy.graph import EMITTERS
-from resdeploy.quantization import OBSERVERS
+from resdeploy.quantization import METHODS
 from resdeploy.report import REPORTS
 from resdeploy.runtimes import RUNTIMES
 from resdeploy.table import Table, load_target
@@ -27,7 +27,7 @@ class Row:
 
 
 TABLE = Table("fruit", (Row("apple"), Row("pear"), Row("peach")))
-TABLES: tuple[Table[Any], ...] = (FORMATS, RUNTIMES, EMITTERS, OBSERVERS, REPORTS)
+TABLES: tuple[Table[Any], ...] = (FORMATS, RUNTIMES, EMITTERS, METHODS, REPORTS)
 
 # Fields of rows that name code as "module:attribute".
 TARGETS = ("target", "observed", "validate")

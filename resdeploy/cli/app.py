@@ -90,7 +90,8 @@ def exit_code_of(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments) or ["--help"], prog_name="resdeploy", standalone_mode=False)
     except ResdeployError as error:
-        return _failed(error, error.message, error.hint, arguments)
+        _failed(error, error.message, error.hint, arguments)
+        return error.code
     except TyperException as error:
         return _failed(error, error.format_message(), _usage_hint(arguments), arguments)
     except (KeyboardInterrupt, typer.Abort):

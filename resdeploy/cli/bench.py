@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from resdeploy.cli.options import Candidates, ModelFlags, Reference, RuntimeName, Weights
+from resdeploy.cli.flags import ModelFlags
+from resdeploy.cli.options import Candidates, Reference, RuntimeName, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
 

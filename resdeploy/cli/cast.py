@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from resdeploy.cli.export import print_artifact
-from resdeploy.cli.options import CastFlags, InputOptions, OutputPath
+from resdeploy.cli.flags import CastFlags, InputOptions
+from resdeploy.cli.options import OutputPath
 from resdeploy.cli.output import Output
 
 

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resdeploy.cli.flags import InputOptions, ModelFlags
 from resdeploy.cli.options import (
     Candidates,
     Data,
-    InputOptions,
-    ModelFlags,
     Reference,
     RuntimeName,
     Samples,

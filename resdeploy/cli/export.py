@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resdeploy.cli.options import (
-    DATA_METAVAR,
-    CastFlags,
-    ExportFlags,
-    InputOptions,
-    Model,
-    ModelFlags,
-    OutputPath,
-    Weights,
-)
+from resdeploy.cli.flags import CastFlags, ExportFlags, InputOptions, ModelFlags
+from resdeploy.cli.options import DATA_METAVAR, Model, OutputPath, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
 from resdeploy.graph.simplify import SIMPLIFIERS, SimplifierChild

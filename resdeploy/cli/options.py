@@ -12,19 +12,22 @@ import inspect
 import sys
 import typing
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from resdeploy.cli.flags import (
+    CastFlags,
+    ExportFlags,
+    InputOptions,
+    ModelFlags,
+    QuantizeFlags,
+)
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
-from resdeploy.words import FloatType, Head, Interpolation, NormChoice
-
-if TYPE_CHECKING:
-    from resdeploy.pipeline.preprocessing import InputChoice
-    from resdeploy.records import CastOptions, ExportOptions, ModelOptions
+from resdeploy.words import FloatType, Head, Interpolation, NormChoice, WeightBitsChoice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,77 +36,6 @@ class _Group:
 
     options: dict[str, tuple[Any, Any]]
     value: Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputOptions:
-    """What the command line says about the input; what is None stays as the model has it."""
-
-    size: int | None
-    crop_pct: float | None
-    interpolation: Interpolation | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
-
-    def choice(self) -> InputChoice:
-        """The same as the library takes it."""
-        from resdeploy.pipeline.preprocessing import InputChoice
-
-        return InputChoice(**asdict(self))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFlags:
-    """What the command line says about the model; what is None stays as its name has it."""
-
-    num_classes: int | None
-    in_channels: int | None
-    norm: NormChoice | None
-    width: float | None
-    output_stride: int | None
-
-    def options(self) -> ModelOptions:
-        """The same as the library takes it."""
-        from pydantic import ValidationError
-
-        from resdeploy.records import ModelOptions
-
-        try:
-            return ModelOptions.model_validate(asdict(self))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            option = f"--{problem['loc'][0]}".replace("_", "-")
-            raise UsageError(f"{option} is {problem['input']}: {problem['msg']}") from error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportFlags:
-    """What the command line says about the file, beside its format."""
-
-    exporter: str
-    opset: int | None
-    head: Head
-    embed_preprocess: bool
-
-    def options(self) -> ExportOptions:
-        """The same as the library takes it."""
-        from resdeploy.records import ExportOptions
-
-        return ExportOptions(**asdict(self))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CastFlags:
-    """What the command line says about float16."""
-
-    io: FloatType
-    keep: list[str] | None
-
-    def options(self) -> CastOptions:
-        """The same as the library takes it."""
-        from resdeploy.records import CastOptions
-
-        return CastOptions(io=self.io, keep=tuple(self.keep or ()))
 
 
 def _output(*, as_json: bool, quiet: bool, verbose: bool, debug: bool) -> Output:
@@ -236,6 +168,45 @@ _GROUPS: dict[type, _Group] = {
             ),
         },
         value=CastFlags,
+    ),
+    QuantizeFlags: _Group(
+        options={
+            "method": (
+                Annotated[
+                    str,
+                    typer.Option(
+                        metavar="mse|minmax|percentile|entropy",
+                        help="How much of each tensor's range is kept.",
+                    ),
+                ],
+                "mse",
+            ),
+            "weight_bits": (
+                Annotated[
+                    WeightBitsChoice,
+                    typer.Option(help="Bits of INT8 weights; auto: 8 with VNNI, 7 without."),
+                ],
+                WeightBitsChoice.AUTO,
+            ),
+            "no_pixel_grid": _flag(
+                "--no-pixel-grid", "Do not put the steps of the images onto those of their pixels."
+            ),
+            "no_equalize": _flag(
+                "--no-equalize", "Do not even out channels of very different range."
+            ),
+            "no_round_weights": _flag(
+                "--no-round-weights", "Round weights to the nearest, not for the images."
+            ),
+            "no_correct_bias": _flag(
+                "--no-correct-bias", "Leave the mean of each layer's error in its answer."
+            ),
+            "keep": _option(
+                list[str] | None,
+                "Leave the node of this name in float; may be repeated.",
+                metavar="NODE",
+            ),
+        },
+        value=QuantizeFlags,
     ),
 }
 

@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resdeploy.cli.export import print_artifact
-from resdeploy.cli.options import (
-    Data,
-    InputOptions,
-    ModelFlags,
-    OutputPath,
-    Samples,
-    SkipBroken,
-    Weights,
-)
+from resdeploy.cli.flags import InputOptions, ModelFlags, QuantizeFlags
+from resdeploy.cli.options import DATA_METAVAR, OutputPath, Samples, SkipBroken, Weights
 from resdeploy.cli.output import Output
-from resdeploy.words import OnBroken, WeightBitsChoice
+from resdeploy.words import OnBroken
 
 
 def quantize(
     out: Output,
     image: InputOptions,
     flags: ModelFlags,
+    how: QuantizeFlags,
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL|IN.onnx", help="A model, or a float ONNX file.", show_default=False
         ),
     ],
-    data: Data,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar=DATA_METAVAR,
+            help="The images to calibrate on, 100 or more; class subfolders are labels.",
+            show_default=False,
+        ),
+    ] = None,
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE.safetensors",
+            help="A calibration table of this graph, instead of a pass over the images; several "
+            "are merged. Without --data, weights are rounded to the nearest.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Weights = None,
-    target: Annotated[str, typer.Option(help="Who will run the INT8 graph.")] = "ort-cpu",
-    method: Annotated[str, typer.Option(help="How ranges are found.")] = "minmax",
+    target: Annotated[
+        str, typer.Option(metavar="ort-cpu|openvino|tensorrt", help="Who will run the INT8 graph.")
+    ] = "ort-cpu",
     samples: Samples = None,
-    weight_bits: Annotated[
-        WeightBitsChoice,
-        typer.Option(help="Bits of INT8 weights; auto: 8 with VNNI, 7 without."),
-    ] = WeightBitsChoice.AUTO,
     skip_broken: SkipBroken = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Leave layers in float until top-1 drops by no more; exit code 1 if it does.",
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Leave layers in float until so many images keep their class; else exit code 1.",
+        ),
+    ] = None,
+    evaluation: Annotated[
+        str | None,
+        typer.Option(
+            metavar=DATA_METAVAR,
+            help="The images to hold --max-drop and --min-agreement on; not those of --data.",
+            show_default=False,
+        ),
+    ] = None,
     output: OutputPath = None,
 ) -> None:
     """Calibrate on images and write an INT8 graph with Q/DQ pairs, and its table."""
@@ -47,17 +77,19 @@ def quantize(
         from rich.text import Text
 
         from resdeploy.pipeline import paid
-        from resdeploy.pipeline.produce import quantize as quantized
+        from resdeploy.pipeline.int8.control import bound_of
+        from resdeploy.pipeline.quantize import quantize as quantized
 
         made = quantized(
             model,
             data=data,
+            tables=table or (),
             weights=weights,
             options=flags.options(),
             target=target,
-            method=method,
+            how=how.options(),
+            bound=bound_of(max_drop, min_agreement, evaluation),
             samples=samples,
-            weight_bits=weight_bits,
             on_broken=OnBroken.SKIP if skip_broken else OnBroken.STOP,
             output=output,
             choice=image.choice(),

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from resdeploy.cli.options import Model, ModelFlags, Weights
+from resdeploy.cli.flags import ModelFlags
+from resdeploy.cli.options import Model, Weights
 from resdeploy.cli.output import Output
 
 

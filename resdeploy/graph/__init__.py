@@ -68,7 +68,8 @@ _PUBLIC = {
     "read_model": "resdeploy.graph.files:read_model",
     "write_model": "resdeploy.graph.files:write_model",
     "SimplifierChild": "resdeploy.graph.simplify:SimplifierChild",
-    "with_reductions": "resdeploy.graph.observe:with_reductions",
+    "with_observations": "resdeploy.graph.observe:with_observations",
+    "with_reductions": "resdeploy.graph.reduce:with_reductions",
     "summary_of": "resdeploy.graph.summary:summary_of",
 }
 

@@ -19,6 +19,9 @@ from resdeploy.contracts import Grid
 # as much again for the sum of the products that is added to it.
 _BIAS_LIMIT = 2.0**30
 
+# The largest integer of a weight of so many bits.
+LARGEST = {7: 64, 8: 127}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationScale:
@@ -34,16 +37,11 @@ def activation_scale(low: float, high: float, grid: Grid) -> ActivationScale:
     A range without negative values gets zero point 0, which lets a runtime drop the Relu
     in front. A tensor that is always 0, as far as float32 can tell, gets scale 1.
     """
-    low, high = min(low, 0.0), max(high, 0.0)
-    if grid.symmetric:
-        scale, zero_point = np.float32(max(-low, high) / grid.high), 0.0
-    else:
-        scale = np.float32((high - low) / (grid.high - grid.low))
-        zero_point = np.rint(-low / float(scale)) if scale > 0 else 0.0
     kind = np.dtype(grid.dtype).type
+    scale, zero_point = grid.step(low, high)
     if scale < np.finfo(np.float32).tiny:
         return ActivationScale(scale=np.float32(1), zero_point=kind(0))
-    return ActivationScale(scale=scale, zero_point=kind(np.clip(zero_point, grid.low, grid.high)))
+    return ActivationScale(scale=np.float32(scale), zero_point=kind(zero_point))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +73,7 @@ def integer_weights(
 
     Source: Intel vpmaddubsw; ONNX Runtime's `reduce_range`.
     """
-    limit = {7: 64, 8: 127}[bits]
+    limit = LARGEST[bits]
     axes = tuple(range(1, weight.ndim))
     scale = np.abs(weight).max(axis=axes).astype(np.float64) / limit
     if bias is not None:

@@ -49,7 +49,7 @@ def nodes_of(model: ir.Model, images: TensorFacts | None = None) -> list[NodeFac
 
     images: the first input with the sizes that the graph leaves open; an open batch is one image.
     """
-    shaped = _with_shapes(model.clone(), images)
+    shaped = with_shapes(model.clone(), images)
     batch = _batch(shaped.graph)
     integers: set[ir.Node] = set()
     facts = []
@@ -80,7 +80,7 @@ def number_nodes(model: ir.Model) -> None:
                 value.name = f"{node.name}_{place}"
 
 
-def _with_shapes(model: ir.Model, images: TensorFacts | None) -> ir.Model:
+def with_shapes(model: ir.Model, images: TensorFacts | None) -> ir.Model:
     """The model with the shapes of one image; weights are neither read nor copied for it."""
     sizes: dict[str, int] = {}
     for value in _data_inputs(model.graph):

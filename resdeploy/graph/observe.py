@@ -1,41 +1,122 @@
-"""Float graph in, the same graph with reductions of chosen tensors as extra outputs out.
+"""Float graph in, the same graph with what calibration wants to see as extra outputs out.
 
-Reducing inside the graph keeps calibration's memory at one batch: only scalars come out.
+Of each tensor float32 [N, C, ...] four outputs, for each image and channel:
+
+    low, high   the least and the greatest value                    [N, C]
+    total       the sum, which is NaN or infinite where a value is  [N, C]
+    sample      the values on a fixed grid of positions             [N, C, ...]
+
+The reductions see every value. A histogram of every value would cost more than the inference,
+so it is made of the sample: the same positions of every image, an odd step apart, since
+strided layers have patterns of even period.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
+from resdeploy.contracts import OBSERVED_PARTS
 from resdeploy.errors import GraphError
+from resdeploy.graph.shapes import shapes_of
+from resdeploy.records import TensorFacts
+
+# Of one tensor and one image, enough values for a smooth histogram over some hundred images, and
+# of each channel enough to know it.
+_SAMPLED_VALUES = 2**13
+_SAMPLED_POSITIONS = 9
+
+# NaN gets lost in ONNX Runtime's ReduceMin and ReduceMax, not in ReduceSum.
+_REDUCTIONS = {"low": "ReduceMin", "high": "ReduceMax", "total": "ReduceSum"}
+
+# Before these opsets the axes of a reduction are an attribute.
+_AXES_ARE_INPUTS = {"ReduceMin": 18, "ReduceMax": 18, "ReduceSum": 13}
 
 
-def with_reductions(
-    model: ir.Model, names: Sequence[str], reductions: Sequence[str]
-) -> tuple[str, ...]:
-    """Give `model`, in place, one scalar output per name and reduction ("ReduceMin" ...).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """A tensor that is observed, and how many channels it has."""
 
-    The names of the outputs come back in the order name by name, reduction by reduction.
+    name: str
+    channels: int
+
+
+def with_observations(
+    model: ir.Model, names: Sequence[str], images: TensorFacts
+) -> tuple[Observed, ...]:
+    """Give `model`, in place, four outputs `<name>.<part>` for each of `names`.
+
+    images: the graph's input, with the size of the images where the graph leaves it open.
+
+    Raises:
+        GraphError: the graph has no such tensor, or its shape is not known.
     """
+    shapes = shapes_of(model, images)
     graph = model.graph
-    values = {value.name: value for value in (*graph.inputs, *_produced(graph))}
-    added = []
-    for name in names:
-        if name not in values:
-            raise GraphError(f"the graph has no tensor named {name!r}")
-        for reduction in reductions:
-            output = ir.val(f"{name}.{reduction}", dtype=ir.DataType.FLOAT, shape=[])
-            graph.append(
-                ir.Node(
-                    "", reduction, [values[name]], [ir.AttrInt64("keepdims", 0)], outputs=[output]
-                )
+    values = {value.name: value for node in graph for value in node.outputs}
+    values |= {value.name: value for value in graph.inputs}
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise GraphError(f"the graph has no tensor named {missing[0]!r}")
+    writer = _Writer(graph)
+    return tuple(writer.observe(values[name], shapes.get(name)) for name in names)
+
+
+def _step(sizes: Sequence[int], channels: int) -> int:
+    """The largest odd step between positions that leaves enough of them."""
+    wanted = min(max(_SAMPLED_VALUES // channels, _SAMPLED_POSITIONS), math.prod(sizes))
+    steps = range(1, max(sizes) + 1, 2)
+    return max(step for step in steps if math.prod(-(-size // step) for size in sizes) >= wanted)
+
+
+class _Writer:
+    """Appends the outputs of one tensor after the other."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.opset = graph.opset_imports.get("", 0)
+
+    def observe(self, value: ir.Value, shape: tuple[int, ...] | None) -> Observed:
+        name = value.name or ""
+        if shape is None:
+            raise GraphError(
+                f"the shape of the tensor {name!r} is not known, so it cannot be observed",
+                hint="simplify the graph, or say how large images are: --size",
             )
-            graph.outputs.append(output)
-            added.append(f"{name}.{reduction}")
-    return tuple(added)
+        channels, sizes = shape[1], shape[2:]
+        if not sizes:  # each image has one value per channel: there is nothing to reduce
+            for part in OBSERVED_PARTS:
+                self.output("Identity", [value], f"{name}.{part}")
+            return Observed(name=name, channels=channels)
+        axes = list(range(2, len(shape)))
+        for part, operator in _REDUCTIONS.items():
+            self.reduce(operator, value, axes, f"{name}.{part}")
+        step = _step(sizes, channels)
+        starts = [min(step // 2, size - 1) for size in sizes]
+        limits = (starts, [2**31 - 1] * len(axes), axes, [step] * len(axes))
+        inputs = [self.constant(f"{name}.sample.{index}", row) for index, row in enumerate(limits)]
+        self.output("Slice", [value, *inputs], f"{name}.sample")
+        return Observed(name=name, channels=channels)
 
+    def reduce(self, operator: str, value: ir.Value, axes: list[int], name: str) -> None:
+        flat = ir.AttrInt64("keepdims", 0)
+        if self.opset >= _AXES_ARE_INPUTS[operator]:
+            self.output(operator, [value, self.constant(f"{name}.axes", axes)], name, flat)
+        else:
+            self.output(operator, [value], name, flat, ir.AttrInt64s("axes", axes))
 
-def _produced(graph: ir.Graph) -> list[ir.Value]:
-    return [value for node in graph for value in node.outputs]
+    def constant(self, name: str, numbers: Sequence[int]) -> ir.Value:
+        value = ir.val(name, const_value=ir.tensor(np.array(numbers, np.int64), name=name))
+        self.graph.register_initializer(value)
+        return value
+
+    def output(
+        self, operator: str, inputs: Sequence[ir.Value], name: str, *attributes: ir.Attr
+    ) -> None:
+        result = ir.val(name, dtype=ir.DataType.FLOAT)
+        self.graph.append(ir.Node("", operator, inputs, attributes, outputs=[result]))
+        self.graph.outputs.append(result)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 from resdeploy.artifact import (
     Artifact,
@@ -24,7 +24,10 @@ from resdeploy.contracts import Notify, Progress
 from resdeploy.errors import ArtifactError
 from resdeploy.formats import FORMATS
 from resdeploy.gate import judge
-from resdeploy.pipeline import compare, make, make_int8, make_simplified, paid
+from resdeploy.graph import EMITTERS
+from resdeploy.pipeline import compare, make, make_simplified, paid
+from resdeploy.pipeline.int8.calibration import table_for, tell_audit
+from resdeploy.pipeline.int8.graph import Work, quantize_file, tell_unfused
 from resdeploy.pipeline.make_export import Export as ExportWork
 from resdeploy.pipeline.make_export import export_file
 from resdeploy.pipeline.make_fp16 import cast_file
@@ -43,12 +46,11 @@ from resdeploy.pipeline.plan import (
     float_source,
     label_of,
 )
-from resdeploy.pipeline.prepared import Prepared
+from resdeploy.pipeline.prepared import DriftRecords, Prepared
 from resdeploy.pipeline.store import Store
+from resdeploy.quantization.table import CalibrationTable, read_table, write_table
 from resdeploy.records import (
-    CalibrationTable,
     DataFacts,
-    Document,
     DriftRecord,
     LatencyRecord,
     Manifest,
@@ -62,15 +64,8 @@ from resdeploy.records import (
 
 STORE = ".steps"
 _MODEL = "model"  # and the suffix of its format
-_TABLE = "table.json"
+_TABLE = "table.safetensors"
 _DRIFT = "drift.json"
-
-
-class DriftRecords(Document):
-    """The drift of every stage of a run, as one stored file."""
-
-    kind: Literal["drift"] = "drift"
-    records: tuple[DriftRecord, ...]
 
 
 class Execution:
@@ -164,13 +159,14 @@ class Execution:
                 return reused
             case Calibrate():
                 reused = self._once(step.key, lambda to: self._calibrate(step, to), self._table)
-                self.calibrated_on = _as_read(self.calibrated_on, self._table(step.key).data)
+                self.calibrated_on = _as_read(self.calibrated_on, self._table(step.key).header.data)
                 compare.tell_skipped(self.calibrated_on, self.notify)
+                tell_audit(self._table(step.key), self.notify)
                 return reused
             case Quantize():
                 reused = self._once(step.key, lambda to: self._quantize(step, to), self._made)
                 if reused:
-                    make_int8.tell_unfused(self._made(step.key)[1], self.notify)
+                    tell_unfused(self._made(step.key)[1], self.notify)
                 return reused
             case Cast():
                 return self._once(step.key, lambda to: self._cast(step, to), self._made)
@@ -225,17 +221,15 @@ class Execution:
     def _calibrate(self, step: Calibrate, folder: Path) -> None:
         source, manifest = self._made(step.graph)
         assert self.calibration is not None  # the recipe was refused otherwise
-        table = make_int8.table_for(
+        table = table_for(
             source,
             manifest,
             self.plan.facts.preprocess,
             self.calibration,
-            target=step.quantizer,
-            method=step.method,
             threads=self.threads,
             progress=self.progress,
         )
-        write_text(folder / _TABLE, table.to_json())
+        write_table(table, folder / _TABLE)
 
     def _simplify(self, step: Simplify, folder: Path) -> None:
         self._derive(step.graph, folder, make_simplified.simplify_file)
@@ -244,16 +238,21 @@ class Execution:
         self._derive(step.graph, folder, cast_file, options=self.recipe.cast)
 
     def _quantize(self, step: Quantize, folder: Path) -> None:
-        assert self.calibration is not None  # the recipe was refused otherwise
-        self._derive(
-            step.graph,
-            folder,
-            make_int8.quantize_file,
+        source, manifest = self._made(step.graph)
+        work = Work(
+            source=source,
+            manifest=manifest,
             table=self._table(step.table),
-            target=step.quantizer,
+            emitter=EMITTERS[step.quantizer],
+            how=self.recipe.quantization,
             bits=step.bits,
-            images=make_int8.first_images(self.calibration, self.plan.facts.preprocess),
+            threads=self.threads,
+            data=self.calibration,
+            preprocess=self.plan.facts.preprocess,
         )
+        path = folder / f"{_MODEL}.onnx"
+        made = quantize_file(work, path, notify=self.notify, progress=self.progress)
+        write_text(sidecar_path(path), made.to_json())
 
     def _derive(
         self, key: str, folder: Path, work: Callable[..., Manifest], **settings: object
@@ -346,7 +345,7 @@ class Execution:
         return artifact, artifact.manifest
 
     def _table(self, key: str) -> CalibrationTable:
-        return read_document(self.store.path(key) / _TABLE, CalibrationTable)
+        return read_table(self.store.path(key) / _TABLE)
 
     def _candidate(self, stage: Stage) -> compare.Candidate:
         artifact, _ = self._made(stage.key)

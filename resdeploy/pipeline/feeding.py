@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from resdeploy.contracts import Runner
 from resdeploy.measure.verify import noise, pixel_noise
-from resdeploy.records import Manifest, Preprocess
+from resdeploy.pipeline.make import graph_image_shape
+from resdeploy.records import Manifest, Preprocess, TensorFacts
 from resdeploy.words import ChannelOrder
 
 DTYPES = {"float": np.float32, "float16": np.float16, "uint8": np.uint8}
@@ -62,6 +63,12 @@ def noise_for(manifest: Manifest, shape: tuple[int, int, int], batch: int) -> ND
     if manifest.interface.pixels:
         return pixel_noise((batch, height, width, channels))
     return fed(noise((batch, *shape)), manifest)
+
+
+def image_facts(manifest: Manifest) -> TensorFacts:
+    """The graph's input with the sizes of one image, as the file takes it."""
+    shape = noise_for(manifest, graph_image_shape(manifest), 1).shape
+    return manifest.inputs[0].model_copy(update={"shape": shape})
 
 
 class FedRunner:

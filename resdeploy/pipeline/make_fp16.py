@@ -18,7 +18,7 @@ from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import listed
-from resdeploy.graph import EMITTERS, observe, summary
+from resdeploy.graph import EMITTERS, reduce, summary
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.fp16 import LARGEST, cast_to_fp16
 from resdeploy.graph.rounding import with_rounding
@@ -170,7 +170,7 @@ def _beyond(source: Path, images: NDArray[Any]) -> tuple[str, ...]:
     readers = {
         value.name: {value.producer(), *(use.node for use in value.uses())} for value in floats
     }
-    observe.with_reductions(model, [str(name) for name in readers], ("ReduceMin", "ReduceMax"))
+    reduce.with_reductions(model, [str(name) for name in readers], ("ReduceMin", "ReduceMax"))
     flat = [np.full_like(images[:1], value) for value in verify.CONSTANTS.values()]
     with scratch_folder() as folder:
         observed = folder / "observed.onnx"

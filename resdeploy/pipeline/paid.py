@@ -12,7 +12,7 @@ from resdeploy.graph import cost
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.measure.latency import measure_latency
 from resdeploy.pipeline.compare import Candidate, own_runner
-from resdeploy.pipeline.feeding import noise_for
+from resdeploy.pipeline.feeding import image_facts, noise_for
 from resdeploy.pipeline.make import graph_image_shape
 from resdeploy.records import Manifest, Paid
 from resdeploy.report.format import fraction_text, ms_text, ratio_text
@@ -105,11 +105,9 @@ def int8_macs_share(path: Path, manifest: Manifest, runtime: str) -> float | Non
     row = _installed(runtime)
     if row is None or not row.integer_layers:
         return None
-    images = noise_for(manifest, graph_image_shape(manifest), 1)
-    taken = manifest.inputs[0].model_copy(update={"shape": images.shape})
     model = read_model(path)
     cost.number_nodes(model)
-    macs = {node.name: node.macs for node in cost.nodes_of(model, taken)}
+    macs = {node.name: node.macs for node in cost.nodes_of(model, image_facts(manifest))}
     known = {name: count for name, count in macs.items() if count is not None}
     total = sum(known.values())
     if len(known) < len(macs) or total == 0:

@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from resdeploy.artifact import digest_of
 from resdeploy.errors import MissingExtraError
+from resdeploy.graph import EMITTERS, Emitter
 from resdeploy.measure.machine import WeightBits, weight_bits_for
 from resdeploy.recipe import Recipe, TargetTable
 from resdeploy.records import DataFacts, MachineFacts, Preprocess
@@ -27,7 +28,7 @@ KEYED_PACKAGES = (
 )  # fmt: skip
 
 # Written into every key: raise it when the same inputs would give other bytes.
-LOGIC = 4
+LOGIC = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,10 @@ class Simplify:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibrate:
-    """Calibration images through `graph` into a table of ranges."""
+    """Calibration images through `graph` into a table, for every target and method."""
 
     key: str
     graph: str
-    quantizer: str
-    method: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,29 +260,28 @@ class _Planner:
             "graph": graph,
             "data": self.facts.calibration.digest,
             "on_broken": table_data.on_broken.value,
-            "quantizer": quantizer,
-            "method": asked.method,
             "cpu": cpu,  # float kernels differ between processors, and so do the ranges
         }
         table = self.add(
             Calibrate(
                 key=self.key("calibrate", observed, *_IMAGES, "onnx", "onnx-ir", "onnxruntime"),
                 graph=graph,
-                quantizer=quantizer,
-                method=asked.method,
             )
         )
-        bits = chosen_bits(asked.weight_bits, self.facts.machine)
+        bits = chosen_bits(asked.weight_bits, self.facts.machine, EMITTERS[quantizer])
         inputs = {
             "graph": graph,
             "table": table,
             "quantizer": quantizer,
             "bits": [str(bits.bits), bits.reason],
+            "how": asked.model_dump(mode="json"),
+            "cpu": cpu,
             "tried on": self.facts.calibration_order,
         }
+        tools = (*_IMAGES, "onnx", "onnx-ir", "onnxruntime", "openvino", "scipy")
         return self.add(
             Quantize(
-                key=self.key("quantize", inputs, *_IMAGES, "onnx", "onnx-ir", "onnxruntime"),
+                key=self.key("quantize", inputs, *tools),
                 graph=graph,
                 table=table,
                 quantizer=quantizer,
@@ -334,11 +332,13 @@ def float_source(plan: Plan, key: str) -> str | None:
     return step.graph if isinstance(step, Quantize) else None
 
 
-def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts) -> WeightBits:
-    """The width of INT8 weights that was asked for, or what the CPU needs."""
-    if choice is WeightBitsChoice.AUTO:
-        return weight_bits_for(machine)
-    return WeightBits(bits=int(choice.value), reason="asked for")
+def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts, emitter: Emitter) -> WeightBits:
+    """The width of INT8 weights that was asked for, or what target and CPU need."""
+    if choice is not WeightBitsChoice.AUTO:
+        return WeightBits(bits=int(choice.value), reason="asked for")
+    if len(emitter.weight_bits) == 1:
+        return WeightBits(bits=emitter.weight_bits[0], reason=f"{emitter.name} has no others")
+    return weight_bits_for(machine)
 
 
 def label_of(step: Step, recipe: Recipe) -> str:
@@ -351,9 +351,10 @@ def label_of(step: Step, recipe: Recipe) -> str:
         case Simplify():
             return "passes, onnxsim"
         case Calibrate():
-            return f"{step.method} for {step.quantizer}"
+            return "the ranges of all tensors"
         case Quantize():
-            return f"{step.quantizer}, {step.bits.bits}-bit weights"
+            method = recipe.quantization.method
+            return f"{step.quantizer}, {method}, {step.bits.bits}-bit weights"
         case Cast():
             return "FP32 to FP16"
         case Drift():

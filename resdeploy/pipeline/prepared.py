@@ -1,13 +1,14 @@
-"""What a run needs before anything of it is done."""
+"""What a run needs before anything of it is done, and what it stores on the way."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from resdeploy.contracts import Source
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline.plan import Plan
-from resdeploy.records import Baseline
+from resdeploy.records import Baseline, Document, DriftRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,3 +24,10 @@ class Prepared:
     calibration: Source | None
     evaluation: Source
     baseline: Baseline | None
+
+
+class DriftRecords(Document):
+    """The drift of every stage of a run, as one stored file."""
+
+    kind: Literal["drift"] = "drift"
+    records: tuple[DriftRecord, ...]

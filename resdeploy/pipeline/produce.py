@@ -6,36 +6,28 @@ Part of the Python API. Nothing here prints; `notify` takes sentences a user sho
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from resdeploy.artifact import Artifact, publish, replacing, scratch_folder
+from resdeploy.artifact import Artifact, publish, scratch_folder
 from resdeploy.contracts import Notify, Progress, silent, unheard
 from resdeploy.data import source_from_reference
 from resdeploy.errors import UnknownNameError, UsageError
 from resdeploy.formats import FORMATS, Format
-from resdeploy.graph import EMITTERS
 from resdeploy.graph.simplify import SimplifierChild
-from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED, LoadedModel, resolve
-from resdeploy.pipeline import compare, make, make_int8, paid
+from resdeploy.pipeline import make
 from resdeploy.pipeline.make_export import AS_IT_IS, ONNX, Export, export_file, exporters_of
 from resdeploy.pipeline.make_fp16 import cast_file
 from resdeploy.pipeline.make_simplified import simplify_file
-from resdeploy.pipeline.opened import known_preprocess, opened_onnx
-from resdeploy.pipeline.plan import chosen_bits
+from resdeploy.pipeline.opened import opened_onnx
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
-from resdeploy.quantization import OBSERVERS
 from resdeploy.records import (
     BatchProfile,
-    CalibrationTable,
     CastOptions,
     ExportOptions,
     Manifest,
     ModelOptions,
-    Paid,
 )
-from resdeploy.words import OnBroken, WeightBitsChoice
 
 _DEFAULT_INPUT = InputChoice()
 _DEFAULT_CAST = CastOptions()
@@ -87,12 +79,12 @@ def export(
         notify(row.note)
     size = choice.size
     loaded = loaded_model(model, weights, notify, options=options, size=size, progress=progress)
-    path = output or Path(f"{_file_name(model)}{_MARKS[precision]}{row.suffix}")
-    path = _output_path(path, row.suffix, weights)
+    path = output or Path(f"{file_name(model)}{_MARKS[precision]}{row.suffix}")
+    path = output_path(path, row.suffix, weights)
     asked = Export(
         loaded=loaded,
         preprocess=chosen_preprocess(loaded.preprocess, choice),
-        name=_file_name(model),
+        name=file_name(model),
         format=format,
         options=how,
         batch=batch,
@@ -130,12 +122,12 @@ def _require_precision(precision: str, row: Format, cast: CastOptions) -> None:
         raise UsageError("--io and --keep are for --precision fp16")
 
 
-def _file_name(model: str) -> str:
+def file_name(model: str) -> str:
     """The name of a file for a model, without suffix; on some systems it may have no colon."""
-    return Path(model).stem if _is_file(model) else model.replace(":", "-")
+    return Path(model).stem if is_file(model) else model.replace(":", "-")
 
 
-def _output_path(path: Path, suffix: str, *sources: str | Path | None) -> Path:
+def output_path(path: Path, suffix: str, *sources: str | Path | None) -> Path:
     """`path`, if it may be written: of the format's suffix, and not what we read from.
 
     Raises:
@@ -163,7 +155,7 @@ def simplify(
     """
     artifact, manifest = opened_onnx(source, choice)
     path = output or source.with_name(f"{source.stem}-simplified.onnx")
-    path = _output_path(path, ".onnx", source)
+    path = output_path(path, ".onnx", source)
     with scratch_folder() as folder:
         made = folder / "simplified.onnx"
         return publish(made, path, simplify_file(artifact, manifest, made, notify=notify))
@@ -187,153 +179,16 @@ def cast(
     """
     artifact, manifest = opened_onnx(source, choice, ("fp32", "int8"))
     path = output or source.with_name(f"{source.stem}-fp16.onnx")
-    path = _output_path(path, ".onnx", source)
+    path = output_path(path, ".onnx", source)
     with scratch_folder() as folder:
         made = folder / "fp16.onnx"
         manifest = cast_file(artifact, manifest, made, options=options, notify=notify)
         return publish(made, path, manifest)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantized:
-    """An INT8 artifact and the calibration table it was made from.
-
-    paid: how long it takes beside its float source; None where its runtime is not here.
-    """
-
-    artifact: Artifact
-    table: Path
-    paid: Paid | None = None
-
-
-def quantize(
-    model: str,
-    *,
-    data: str,
-    weights: str | Path | None = None,
-    target: str = "ort-cpu",
-    method: str = "minmax",
-    samples: int | None = None,
-    weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO,
-    on_broken: OnBroken = OnBroken.STOP,
-    output: Path | None = None,
-    options: ModelOptions = AS_NAMED,
-    choice: InputChoice = _DEFAULT_INPUT,
-    notify: Notify = unheard,
-    progress: Progress = silent,
-) -> Quantized:
-    """Calibrate a model (or an ONNX file) on images and write its Q/DQ graph to `output`.
-
-    output: `<model>-int8.onnx` by default; the table goes beside it as
-    `<output stem>.calibration.json`.
-
-    Raises:
-        UnknownNameError: no such model, target or method.
-        DataError: the images cannot be read, or there is none.
-        VerificationError: a graph on the way answers differently; nothing is written.
-        OutputError: `output` cannot be written.
-    """
-    target, method = EMITTERS[target].name, OBSERVERS[method].name
-    source = source_from_reference(data, samples=samples, on_broken=on_broken)
-    machine = machine_facts()
-    asked = _Asked(model=model, weights=weights, options=options, choice=choice)
-    path = _output_path(output or Path(f"{_file_name(model)}-int8.onnx"), ".onnx", model)
-    with scratch_folder() as folder:
-        floats, manifest = _float_artifact(asked, folder, notify, progress)
-        preprocess = known_preprocess(model, manifest)
-        if source.facts().synthetic:
-            notify("calibrating on synthetic noise: the ranges are not those of real images")
-        table = make_int8.table_for(
-            floats,
-            manifest,
-            preprocess,
-            source,
-            target=target,
-            method=method,
-            threads=machine.cores,
-            progress=progress,
-        )
-        compare.tell_skipped(table.data, notify)
-        made = folder / "int8.onnx"
-        manifest = make_int8.quantize_file(
-            floats,
-            manifest,
-            made,
-            table=table,
-            target=target,
-            bits=chosen_bits(weight_bits, machine),
-            images=make_int8.first_images(source, preprocess),
-            notify=notify,
-        )
-        return _timed(floats, _publish_with_table(made, path, manifest, table), target, notify)
-
-
-def _publish_with_table(
-    made: Path, path: Path, manifest: Manifest, table: CalibrationTable
-) -> Quantized:
-    """Give both files their names, so that neither appears without the other."""
-    table_path = path.with_name(f"{path.stem}.calibration.json")
-    with replacing(table_path) as part:
-        part.write_text(table.to_json(), encoding="utf-8")
-        artifact = publish(made, path, manifest)
-    return Quantized(artifact=artifact, table=table_path)
-
-
-def _timed(floats: Artifact, made: Quantized, target: str, notify: Notify) -> Quantized:
-    """The same, with how long it takes beside its float source, where its runtime is here."""
-    cores = machine_facts().cores
-    found = paid.paid(floats, made.artifact, EMITTERS[target].runtime, cores)
-    if found is not None:
-        paid.tell_unpaid(made.artifact.path.stem, found, notify)
-    return replace(made, paid=found)
-
-
-def _is_file(model: str) -> bool:
+def is_file(model: str) -> bool:
     """Whether a reference is the path of an artifact rather than the name of a model."""
     return Path(model).suffix in {row.suffix for row in FORMATS} or "/" in model
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Asked:
-    """What the user says about the model to quantize, or the file of one."""
-
-    model: str
-    weights: str | Path | None
-    options: ModelOptions
-    choice: InputChoice
-
-
-def _float_artifact(
-    asked: _Asked, folder: Path, notify: Notify, progress: Progress
-) -> tuple[Artifact, Manifest]:
-    """A float ONNX file: the one that is named, or the export of the model that is."""
-    if _is_file(asked.model):
-        return _named_artifact(asked)
-    choice = asked.choice
-    loaded = loaded_model(
-        asked.model,
-        asked.weights,
-        notify,
-        options=asked.options,
-        size=choice.size,
-        progress=progress,
-    )
-    preprocess = chosen_preprocess(loaded.preprocess, choice)
-    name = _file_name(asked.model)
-    path = folder / "exported.onnx"
-    export = Export(loaded=loaded, preprocess=preprocess, name=name, simplify=True)
-    manifest = export_file(export, path, notify=notify)
-    return Artifact(path=path, sha256=manifest.sha256, manifest=manifest), manifest
-
-
-def _named_artifact(asked: _Asked) -> tuple[Artifact, Manifest]:
-    """The float ONNX file that is named, of which nothing but the input is open."""
-    given = asked.options.model_dump(mode="json", exclude_none=True)
-    if asked.weights is not None:
-        raise UsageError(f"--weights does not go with the file {asked.model}: it has its own")
-    for name, value in given.items():
-        raise UsageError(f"{name} is {value}, but the file {asked.model} is built already")
-    return opened_onnx(Path(asked.model), asked.choice)
 
 
 def loaded_model(

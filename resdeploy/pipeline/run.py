@@ -31,7 +31,7 @@ from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, plan_of
 from resdeploy.pipeline.prepared import Prepared
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
-from resdeploy.quantization import OBSERVERS
+from resdeploy.quantization import METHODS
 from resdeploy.recipe import DataTable, Names, Recipe, recipe_from_toml
 from resdeploy.records import Baseline, RunResult
 from resdeploy.report import report_text
@@ -68,7 +68,7 @@ def recipe_names() -> Names:
         formats=FORMATS.names,
         precisions=sorted({name for row in FORMATS for name in row.precisions}),
         runtimes=[row.name for row in RUNTIMES if not row.simulates],
-        methods=OBSERVERS.names,
+        methods=METHODS.names,
         metrics=METRICS.names,
         rule_problems=problems_of,
     )

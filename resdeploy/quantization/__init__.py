@@ -1,42 +1,49 @@
-"""A graph's observations over images in, a calibration table out.
+"""An observed graph and images in, a calibration table out; a table in, ranges and factors out.
 
-An observer is a row of `OBSERVERS`: the ONNX reductions it wants computed inside the graph,
-and the class that joins them over the images.
+A calibration method is a row of `METHODS`: a function of (histogram, grid) that says how much of
+a tensor's range is kept. All of them work from the same table.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from resdeploy.table import Table, lazy
+from resdeploy.table import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observer:
-    """How the range of a tensor is found."""
+class Method:
+    """How much of a tensor's range is kept; `told` says it in a few words."""
 
     name: str
-    reductions: tuple[str, ...]
+    told: str
     target: str
 
 
-OBSERVERS: Table[Observer] = Table(
+METHODS: Table[Method] = Table(
     "calibration method",
     (
-        Observer(
+        Method(
+            name="mse",
+            told="the least squared error of rounding and clipping",
+            target="resdeploy.quantization.methods:mse",
+        ),
+        Method(
             name="minmax",
-            reductions=("ReduceMin", "ReduceMax", "ReduceSum"),
-            target="resdeploy.quantization.observers:MinMax",
+            told="all values",
+            target="resdeploy.quantization.methods:minmax",
+        ),
+        Method(
+            name="percentile",
+            told="all but one value in ten thousand",
+            target="resdeploy.quantization.methods:percentile",
+        ),
+        Method(
+            name="entropy",
+            told="the least information lost",
+            target="resdeploy.quantization.methods:entropy",
         ),
     ),
 )
 
-# `calibrate` is not here: the module of that name would hide it once it is imported.
-_PUBLIC = {"MinMax": "resdeploy.quantization.observers:MinMax"}
-
-__all__ = ["OBSERVERS", "MinMax", "Observer"]
-
-
-def __getattr__(name: str) -> Any:
-    return lazy(__name__, _PUBLIC, name)
+__all__ = ["METHODS", "Method"]

@@ -1,4 +1,4 @@
-"""(observed graph, images) in, the range of every tensor out.
+"""(observed graph, images) in, the statistics of every tensor out, in one pass.
 
 Images go through the graph one at a time: floating-point kernels may sum in another order
 at another batch size, and the table must not depend on it. Memory is that of one image.
@@ -6,55 +6,68 @@ at another batch size, and the table must not depend on it. Memory is that of on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resdeploy.contracts import Batch
+from resdeploy.contracts import OBSERVED_PARTS, Batch
 from resdeploy.errors import DataError
-from resdeploy.records import TensorRange
+from resdeploy.quantization.statistics import Accumulator, TensorStatistics
 
 Observations = Callable[[NDArray[np.float32]], Mapping[str, NDArray[np.float32]]]
 
+# The images are dealt into so many piles by their content, to see which ranges hang on a few.
+PILES = 8
 
-class RangeObserver(Protocol):
-    """Joins the reductions of one tensor over images."""
 
-    def add(self, reductions: Sequence[float]) -> None:
-        """Take the reductions of one image."""
-        ...
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """What a pass over the images found.
 
-    def range(self) -> TensorRange:
-        """The range over all images so far."""
-        ...
+    tensors: by name. images: hash of each image, sorted. reach: the largest magnitude of each
+    tensor in each pile, NaN for a pile without images: float32 [PILES].
+    """
+
+    tensors: dict[str, TensorStatistics]
+    images: tuple[str, ...]
+    reach: dict[str, NDArray[np.float32]]
 
 
 def calibrate(
     observe: Observations,
-    tensors: Sequence[str],
-    reductions: Sequence[str],
-    observer: Callable[[], RangeObserver],
+    channels: Mapping[str, int],
     batches: Iterable[Batch],
-) -> dict[str, TensorRange]:
-    """The range of each of `tensors` over all images.
+    hashes: Mapping[str, str],
+) -> Calibrated:
+    """The statistics of each tensor of `channels` (name to number of channels) over all images.
 
-    observe: image float32 [1, C, H, W] to {"<tensor>.<reduction>": scalar}.
+    observe: image float32 [1, C, H, W] to {"<tensor>.<part>": values} for each of OBSERVED_PARTS.
+    hashes: sha256 of each image, by id.
 
     Raises:
         DataError: there was no image, or one led to NaN or infinity.
     """
-    observers = {name: observer() for name in tensors}
+    found = {name: Accumulator(count) for name, count in channels.items()}
+    reach = {name: np.full(PILES, np.nan, np.float32) for name in channels}
+    seen = []
     for batch in batches:
         for row, image_id in enumerate(batch.ids):
-            seen = observe(batch.images[row : row + 1])
-            for name, kept in observers.items():
+            content = hashes[image_id]
+            seen.append(content)
+            pile = int(content[:8], 16) % PILES
+            parts = observe(batch.images[row : row + 1])
+            for name, kept in found.items():
                 try:
-                    kept.add([float(seen[f"{name}.{reduction}"]) for reduction in reductions])
+                    low, high = kept.add({part: parts[f"{name}.{part}"] for part in OBSERVED_PARTS})
                 except DataError as error:
                     raise DataError(f"{image_id}: {error.message}", hint=error.hint) from error
-    ranges = {name: kept.range() for name, kept in observers.items()}
-    if any(found.count == 0 for found in ranges.values()):
+                reach[name][pile] = np.fmax(reach[name][pile], max(-low, high))
+    if not seen:
         raise DataError("there is no calibration image", hint="--data needs at least one")
-    return ranges
+    return Calibrated(
+        tensors={name: kept.statistics() for name, kept in found.items()},
+        images=tuple(sorted(seen)),
+        reach=reach,
+    )

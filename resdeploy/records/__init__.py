@@ -17,6 +17,7 @@ from resdeploy.records.inputs import (
     ModelFacts,
     ModelOptions,
     Preprocess,
+    QuantizeOptions,
     TensorFacts,
 )
 from resdeploy.records.measurements import (
@@ -31,11 +32,11 @@ from resdeploy.records.measurements import (
 )
 from resdeploy.records.runs import RunResult, StepResult, TargetResult, TargetStatus
 from resdeploy.records.sidecar import (
+    CalibrationAudit,
     CalibrationFacts,
-    CalibrationTable,
+    CalibrationHeader,
     Check,
     Fp16Facts,
-    Fusion,
     GraphSummary,
     HistoryStep,
     Manifest,
@@ -58,8 +59,9 @@ __all__ = [
     "Baseline",
     "BaselineTarget",
     "BatchProfile",
+    "CalibrationAudit",
     "CalibrationFacts",
-    "CalibrationTable",
+    "CalibrationHeader",
     "CastOptions",
     "Change",
     "Check",
@@ -72,7 +74,6 @@ __all__ = [
     "Finding",
     "Flip",
     "Fp16Facts",
-    "Fusion",
     "GraphSummary",
     "HistoryStep",
     "Interface",
@@ -86,6 +87,7 @@ __all__ = [
     "Paid",
     "Preprocess",
     "QuantizationFacts",
+    "QuantizeOptions",
     "Record",
     "Rule",
     "RunResult",

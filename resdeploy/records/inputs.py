@@ -7,7 +7,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from resdeploy.records.base import Record
-from resdeploy.words import ChannelOrder, FloatType, Head, Interpolation, NormChoice
+from resdeploy.words import (
+    ChannelOrder,
+    FloatType,
+    Head,
+    Interpolation,
+    NormChoice,
+    WeightBitsChoice,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -103,6 +110,25 @@ class CastOptions(Record):
     """
 
     io: FloatType = FloatType.FP32
+    keep: tuple[str, ...] = ()
+
+
+class QuantizeOptions(Record):
+    """How a graph becomes INT8.
+
+    method: how much of each tensor's range is kept. weight_bits: "auto" asks the CPU.
+    pixel_grid: round images to the steps of their pixels. equalize: even out channels of very
+        different range. round_weights: for the images, not to the nearest. correct_bias: take
+        the mean of the error out of each layer's answer.
+    keep: names of nodes to leave in float.
+    """
+
+    method: str = "mse"
+    weight_bits: WeightBitsChoice = WeightBitsChoice.AUTO
+    pixel_grid: bool = True
+    equalize: bool = True
+    round_weights: bool = True
+    correct_bias: bool = True
     keep: tuple[str, ...] = ()
 
 

@@ -52,25 +52,19 @@ class CalibrationFacts(Record):
     data: DataFacts
 
 
-class Fusion(Record):
-    """Of `nodes` float operators, the runtime runs `fused` on integers."""
-
-    operator: str
-    nodes: int
-    fused: int
-
-
 class QuantizationFacts(Record):
     """How a graph was quantized; `reason` says why the weights have that many bits.
 
     int8_macs_share: of the multiply-accumulates, the share that the target's runtime computed on
         integers on the machine where the file was made; None where it was not there, or cannot say.
+    kept: nodes left in float. steps: what was done to lose less, and what it found.
     """
 
     target: str
     weight_bits: int
     reason: str
-    fusions: tuple[Fusion, ...]
+    kept: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
     int8_macs_share: float | None = None
     calibration: CalibrationFacts
 
@@ -192,11 +186,34 @@ class TensorRange(Record):
     count: int
 
 
-class CalibrationTable(Document):
-    """Tensor name to observed range, for one graph and one set of images."""
+class CalibrationAudit(Record):
+    """What there is to say of a set of calibration images.
+
+    images: how many, of which `distinct` have different contents.
+    per_class: images of each class, where the source has labels; missing_classes: of none.
+    dead_channels: of each tensor that has some, how many are 0 on every image.
+    unstable: tensors whose range hangs on a few images, and by how much: 1 - the median over
+        eighths of the images of an eighth's reach, over the reach of all.
+    """
+
+    images: int
+    distinct: int
+    per_class: dict[str, int]
+    missing_classes: tuple[str, ...]
+    dead_channels: dict[str, int]
+    unstable: dict[str, float]
+
+
+class CalibrationHeader(Document):
+    """What a calibration table says of itself, beside the statistics of its tensors.
+
+    graph_sha256: of the float ONNX file it was made with, the only one that it is good for.
+    images: sha256 of each image, sorted. tensors: their names, in the order of the graph.
+    """
 
     kind: Literal["calibration-table"] = "calibration-table"
     graph_sha256: str
-    method: str
     data: DataFacts
-    ranges: dict[str, TensorRange]
+    images: tuple[str, ...]
+    audit: CalibrationAudit
+    tensors: tuple[str, ...]

@@ -22,5 +22,5 @@ def quantized(exported: Path) -> Path:
     made = quantize(
         str(exported), data="embedded:digits-calibration", output=exported.with_name("q.onnx")
     )
-    assert made.table == exported.with_name("q.calibration.json")
+    assert made.table == exported.with_name("q.calibration.safetensors")
     return made.artifact.path

@@ -282,8 +282,10 @@ def test_inspect_shows_operators_and_provenance(cli: Cli, quantized: Path) -> No
     assert document["graph"]["precision"] == "int8"
     assert document["graph"]["operators"]["Conv"] == 19
     assert document["manifest"]["quantization"]["calibration"]["data"]["samples"] == 200
-    fused = {row["operator"]: row for row in document["manifest"]["quantization"]["fusions"]}
-    assert (fused["Conv"]["fused"], fused["Add"]["fused"]) == (19, 9)
+    steps = document["manifest"]["quantization"]["steps"]
+    assert [step.split(":")[0] for step in steps] == [
+        *("equalize", "pixel grid", "round weights", "correct bias")
+    ]
     assert document["manifest"]["quantization"]["int8_macs_share"] == 1
     assert "QuantizeLinear" in cli("inspect", quantized).out
 

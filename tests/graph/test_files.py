@@ -18,7 +18,7 @@ from resdeploy.graph.files import (
     read_model,
     write_model,
 )
-from resdeploy.graph.observe import with_reductions
+from resdeploy.graph.reduce import with_reductions
 from resdeploy.graph.summary import summary_of
 from resdeploy.pipeline.make import file_facts
 from resdeploy.records import Manifest

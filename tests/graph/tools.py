@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,20 @@ from resdeploy.formats.onnx import onnx_by_trace
 from resdeploy.formats.signature import Signature
 from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import read_model, write_model
-from resdeploy.graph.observe import with_reductions
+from resdeploy.graph.observe import with_observations
 from resdeploy.graph.passes import apply_passes
 from resdeploy.graph.simplify import SIMPLIFIERS, SimplifierChild
 from resdeploy.models.reference import LoadedModel, resolve
 from resdeploy.pipeline.make_export import Export
-from resdeploy.quantization import OBSERVERS
 from resdeploy.quantization.calibrate import calibrate
-from resdeploy.quantization.observers import MinMax
-from resdeploy.records import TensorRange
+from resdeploy.quantization.histogram import histogram_of
+from resdeploy.quantization.methods import minmax
+from resdeploy.records import TensorFacts, TensorRange
 from resdeploy.runtimes import OrtRunner
 from resdeploy.runtimes.ort import Optimization
 from resdeploy.table import load_target
 
 Weights = Mapping[str, NDArray[np.generic]]
-
-REDUCTIONS = OBSERVERS["minmax"].reductions
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.float32]:
@@ -73,11 +72,26 @@ def ranges_of(
     """What min/max calibration on `images` says of the float graph in `source`."""
     model = read_model(source)
     tensors = load_target(EMITTERS[target].observed, extra="", why="a test")(model)
-    with_reductions(model, tensors, REDUCTIONS)
+    _, *shape = images.shape
+    facts = TensorFacts(name="x", dtype="float", shape=(1, *shape))
+    rows = with_observations(model, tensors, facts)
     observed = source.with_suffix(".observed.onnx")
     write_model(model, observed)
     with OrtRunner(observed, threads=1) as runner:
-        return calibrate(runner.run_all, tensors, REDUCTIONS, MinMax, [batch(images)])
+        batches = [batch(images)]
+        channels = {row.name: row.channels for row in rows}
+        found = calibrate(runner.run_all, channels, batches, hashes_of(batches))
+    grid = EMITTERS[target].grid
+    return {name: minmax(histogram_of(row), grid) for name, row in found.tensors.items()}
+
+
+def hashes_of(batches: Sequence[Batch]) -> dict[str, str]:
+    """A hash of the content of every image."""
+    return {
+        name: hashlib.sha256(batch.images[row].tobytes()).hexdigest()
+        for batch in batches
+        for row, name in enumerate(batch.ids)
+    }
 
 
 def quantized(

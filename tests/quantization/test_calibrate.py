@@ -5,66 +5,136 @@ from __future__ import annotations
 import gc
 import random
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from resdeploy.contracts import Batch
+from resdeploy.contracts import S8, U8, Batch
 from resdeploy.errors import DataError
 from resdeploy.graph.files import read_model, write_model
-from resdeploy.graph.observe import with_reductions
+from resdeploy.graph.observe import with_observations
 from resdeploy.graph.qdq.ort_cpu import observed_tensors
-from resdeploy.quantization import OBSERVERS
-from resdeploy.quantization.calibrate import calibrate
-from resdeploy.quantization.observers import MinMax
-from resdeploy.records import TensorRange
+from resdeploy.quantization import METHODS
+from resdeploy.quantization.calibrate import Calibrated, calibrate
+from resdeploy.quantization.histogram import histogram_of
+from resdeploy.quantization.table import joined
+from resdeploy.records import TensorFacts, TensorRange
 from resdeploy.runtimes import OrtRunner
+from resdeploy.table import load_target
 from tests.graph import tools
 
 BODY = """a = Conv<pads=[1,1,1,1]>(x, w, b) q = Relu(a) d = Conv<pads=[1,1,1,1]>(q, u)
-    t = Add(d, q) r = Relu(t) p = GlobalAveragePool(r) y = Flatten(p)"""
+    t = Add(d, q) r = Relu(t) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm<transB=1>(f, v, e)"""
 WEIGHTS = {
     "w": tools.noise(6, 4, 3, 3, seed=1),
     "b": tools.noise(6, seed=2),
     "u": tools.noise(6, 6, 3, 3, seed=3),
+    "v": tools.noise(5, 6, seed=8),
+    "e": tools.noise(5, seed=9),
 }
 IMAGES = tools.noise(12, 4, 8, 8)
-REDUCTIONS = OBSERVERS["minmax"].reductions
+CHANNELS = {"x": 4, "q": 6, "d": 6, "r": 6, "p": 6}
 
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrtRunner]:
     path = tmp_path_factory.mktemp("observed") / "observed.onnx"
-    onnx.save(tools.proto(BODY, WEIGHTS, outputs="float[n,6] y"), path)
+    onnx.save(tools.proto(BODY, WEIGHTS), path)
     model = read_model(path)
-    with_reductions(model, observed_tensors(model), REDUCTIONS)
+    names = observed_tensors(model)
+    rows = with_observations(model, names, TensorFacts(name="x", dtype="float", shape=(1, 4, 8, 8)))
+    assert {row.name: row.channels for row in rows} == CHANNELS
     write_model(model, path)
     with OrtRunner(path, threads=1) as opened:
         yield opened
 
 
-def table(runner: OrtRunner, batches: list[Batch]) -> dict[str, TensorRange]:
-    tensors = ("x", "q", "d", "r")
-    return calibrate(runner.run_all, tensors, REDUCTIONS, MinMax, batches)
+@pytest.fixture(scope="module")
+def whole(runner: OrtRunner) -> Calibrated:
+    """One pass over all images, in one batch."""
+    return calibrated(runner, [tools.batch(IMAGES)])
+
+
+def calibrated(runner: OrtRunner, batches: list[Batch]) -> Calibrated:
+    return calibrate(runner.run_all, CHANNELS, batches, tools.hashes_of(batches))
+
+
+def fields(found: Calibrated) -> dict[str, object]:
+    """All numbers of a calibration, as values that compare."""
+    parts = ("images", "low", "high", "first", "zeros", "positive", "negative")
+    tensors = {
+        f"{name}.{part}": np.asarray(getattr(tensor, part)).tolist()
+        for name, tensor in found.tensors.items()
+        for part in parts
+    }
+    reach = {name: row.tobytes() for name, row in found.reach.items()}
+    return {**tensors, **reach, "images": found.images}
+
+
+def ranges(found: Calibrated) -> dict[str, TensorRange]:
+    """What every method makes of every tensor, for both number formats."""
+    return {
+        f"{name} {row.name} {grid.dtype}": load_target(row.target, extra="", why="")(
+            histogram_of(tensor), grid
+        )
+        for row in METHODS
+        for grid in (U8, S8)
+        for name, tensor in found.tensors.items()
+    }
 
 
 @given(cuts=st.sets(st.integers(1, 11)), shuffle=st.randoms(use_true_random=False))
-@settings(max_examples=25)
+@settings(max_examples=10, deadline=None)
 def test_neither_batch_size_nor_order_shows(
-    runner: OrtRunner, cuts: set[int], shuffle: random.Random
+    runner: OrtRunner, whole: Calibrated, cuts: set[int], shuffle: random.Random
 ) -> None:
     order = list(range(12))
     shuffle.shuffle(order)
     parts = np.split(IMAGES[order], sorted(cuts))
-    made = table(runner, [tools.batch(np.ascontiguousarray(part)) for part in parts])
-    assert made == table(runner, [tools.batch(IMAGES)])
-    assert (made["x"].min, made["x"].max) == (IMAGES.min(), IMAGES.max())
-    assert made["q"].min >= 0
-    assert made["x"].count == 12
+    batches = [
+        tools.batch(np.ascontiguousarray(part), start=100 * number)
+        for number, part in enumerate(parts)
+    ]
+    made = calibrated(runner, batches)
+    assert fields(made) == fields(whole)
+    assert ranges(made) == ranges(whole)
+    assert (whole.tensors["x"].low.min(), whole.tensors["x"].high.max()) == (
+        IMAGES.min(),
+        IMAGES.max(),
+    )
+    assert whole.tensors["q"].low.min() >= 0
+    assert whole.tensors["x"].images == 12
+
+
+@given(cut=st.integers(1, 11), swapped=st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_shards_combine_to_what_one_pass_gives(
+    runner: OrtRunner, whole: Calibrated, cut: int, swapped: bool
+) -> None:
+    shards = [
+        calibrated(runner, [tools.batch(np.ascontiguousarray(part))])
+        for part in (IMAGES[:cut], IMAGES[cut:])
+    ]
+    assert fields(joined(shards[::-1] if swapped else shards)) == fields(whole)
+
+
+def test_a_histogram_holds_every_sampled_value_in_its_bin(runner: OrtRunner) -> None:
+    """Against the values themselves: 8 x 8 images are sampled whole."""
+    found = calibrated(runner, [tools.batch(IMAGES)]).tensors["x"]
+    for channel in range(4):
+        values = IMAGES[:, channel]
+        bounds = found.edges.astype(np.float64)
+        for sign, counts in ((1, found.positive), (-1, found.negative)):
+            seen, _ = np.histogram(sign * values[sign * values > 0], bounds)
+            # NumPy's last bin is closed, ours are all open at the end.
+            assert seen.tolist() == counts[channel].tolist()
+        assert found.zeros[channel] == np.sum(np.abs(values) < bounds[0])
+    assert found.zeros.sum() + found.positive.sum() + found.negative.sum() == IMAGES.size
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -76,21 +146,22 @@ def test_the_image_that_leads_to_nan_is_named(
     images[(7, *where)] = value
     batches = [tools.batch(images[:5]), tools.batch(images[5:], start=5)]
     with pytest.raises(DataError, match="image-7: NaN or infinity") as raised:
-        table(runner, batches)
+        calibrated(runner, batches)
     assert raised.value.hint
 
 
 def test_no_image_is_no_table(runner: OrtRunner) -> None:
     with pytest.raises(DataError, match="no calibration image"):
-        table(runner, [])
+        calibrated(runner, [])
     nothing = Batch(ids=(), images=np.empty((0, 4, 8, 8), np.float32), labels=None)
     with pytest.raises(DataError, match="no calibration image"):
-        table(runner, [nothing])
+        calibrated(runner, [nothing])
 
 
 def test_no_batch_is_kept(runner: OrtRunner) -> None:
     """Of the batches so far, only the one at hand may be alive."""
-    alive: list[weakref.ref[np.ndarray]] = []
+    alive: list[weakref.ref[NDArray[np.float32]]] = []
+    hashes: Mapping[str, str] = {f"image-{index}": f"{index:064}" for index in range(2)}
 
     def batches() -> Iterator[Batch]:
         for seed in range(5):
@@ -101,5 +172,5 @@ def test_no_batch_is_kept(runner: OrtRunner) -> None:
             yield tools.batch(images)
             del images
 
-    made = calibrate(runner.run_all, ("x",), REDUCTIONS, MinMax, batches())
-    assert made["x"].count == 10
+    made = calibrate(runner.run_all, {"x": 4}, batches(), hashes)
+    assert made.tensors["x"].images == 10

@@ -55,7 +55,7 @@ def observed_tensors(model: ir.Model, rules: Rules) -> tuple[str, ...]:
     """The names of the tensors that will be quantized, and so need a range, in graph order.
 
     Raises:
-        GraphError: the graph has none, or is of an opset that has no Q/DQ per channel.
+        GraphError: the graph is of an opset that has no Q/DQ per channel.
     """
     opset = model.graph.opset_imports.get("", 0)
     if opset < MIN_OPSET:
@@ -68,11 +68,6 @@ def observed_tensors(model: ir.Model, rules: Rules) -> tuple[str, ...]:
         for node, indices in _computing(model.graph, rules)
         for index in indices
     }
-    if not names:
-        raise GraphError(
-            f"the graph has no operator that can be quantized for {rules.emitter.name}",
-            hint=f"these can: {', '.join(rules.reads)}, with constant weights",
-        )
     return tuple(names)
 
 
@@ -91,11 +86,17 @@ def quantize(
 
     Raises:
         UsageError: the target has no weights of so many bits.
-        GraphError: `ranges` lacks a tensor that must be quantized, or no node has a name that is
-            in `keep`; the graph is as it was.
+        GraphError: nothing can be quantized, `ranges` lacks a tensor that must be, or no node has
+            a name that is in `keep`; the graph is as it was.
     """
     _refuse_bits(rules.emitter, weight_bits)
-    _refuse_missing(observed_tensors(model, rules), ranges)
+    wanted = observed_tensors(model, rules)
+    if not wanted:
+        raise GraphError(
+            f"the graph has no operator that can be quantized for {rules.emitter.name}",
+            hint=f"these can: {', '.join(rules.reads)}, with constant weights",
+        )
+    _refuse_missing(wanted, ranges)
     _refuse_unknown(model.graph, keep)
     editor = _Editor(model.graph, ranges, rules, weight_bits)
     for node, indices in tuple(_computing(model.graph, rules)):

@@ -1,0 +1,111 @@
+"""What groups of options come to: values that commands take and hand to the library."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from resdeploy.errors import UsageError
+from resdeploy.words import FloatType, Head, Interpolation, NormChoice, WeightBitsChoice
+
+if TYPE_CHECKING:
+    from resdeploy.pipeline.preprocessing import InputChoice
+    from resdeploy.records import CastOptions, ExportOptions, ModelOptions, QuantizeOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """What the command line says about the input; what is None stays as the model has it."""
+
+    size: int | None
+    crop_pct: float | None
+    interpolation: Interpolation | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    def choice(self) -> InputChoice:
+        """The same as the library takes it."""
+        from resdeploy.pipeline.preprocessing import InputChoice
+
+        return InputChoice(**asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFlags:
+    """What the command line says about the model; what is None stays as its name has it."""
+
+    num_classes: int | None
+    in_channels: int | None
+    norm: NormChoice | None
+    width: float | None
+    output_stride: int | None
+
+    def options(self) -> ModelOptions:
+        """The same as the library takes it."""
+        from pydantic import ValidationError
+
+        from resdeploy.records import ModelOptions
+
+        try:
+            return ModelOptions.model_validate(asdict(self))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            option = f"--{problem['loc'][0]}".replace("_", "-")
+            raise UsageError(f"{option} is {problem['input']}: {problem['msg']}") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportFlags:
+    """What the command line says about the file, beside its format."""
+
+    exporter: str
+    opset: int | None
+    head: Head
+    embed_preprocess: bool
+
+    def options(self) -> ExportOptions:
+        """The same as the library takes it."""
+        from resdeploy.records import ExportOptions
+
+        return ExportOptions(**asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CastFlags:
+    """What the command line says about float16."""
+
+    io: FloatType
+    keep: list[str] | None
+
+    def options(self) -> CastOptions:
+        """The same as the library takes it."""
+        from resdeploy.records import CastOptions
+
+        return CastOptions(io=self.io, keep=tuple(self.keep or ()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeFlags:
+    """What the command line says about how a graph becomes INT8."""
+
+    method: str
+    weight_bits: WeightBitsChoice
+    no_pixel_grid: bool
+    no_equalize: bool
+    no_round_weights: bool
+    no_correct_bias: bool
+    keep: list[str] | None
+
+    def options(self) -> QuantizeOptions:
+        """The same as the library takes it."""
+        from resdeploy.records import QuantizeOptions
+
+        return QuantizeOptions(
+            method=self.method,
+            weight_bits=self.weight_bits,
+            pixel_grid=not self.no_pixel_grid,
+            equalize=not self.no_equalize,
+            round_weights=not self.no_round_weights,
+            correct_bias=not self.no_correct_bias,
+            keep=tuple(self.keep or ()),
+        )

@@ -1,0 +1,175 @@
+"""A float graph and its calibration table in; one of the same answers that loses less in INT8.
+
+Two steps, each of which can be left out: the images are put onto the grid of their pixels, and
+channels of very different range are evened out. Neither looks at an image again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from resdeploy.artifact import Artifact
+from resdeploy.contracts import Grid
+from resdeploy.graph import Emitter
+from resdeploy.graph.files import read_model
+from resdeploy.graph.qdq.nodes import constant
+from resdeploy.graph.scaling.apply import by_output, factors_of, scale_channels
+from resdeploy.graph.scaling.gains import gains_of
+from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
+from resdeploy.graph.scaling.ties import Ties, ties_of
+from resdeploy.graph.shapes import Shapes, shapes_of
+from resdeploy.pipeline.feeding import image_facts
+from resdeploy.quantization import METHODS
+from resdeploy.quantization.equalize import ROUNDED_WELL, Rounded, Weighted, equalizing_factors
+from resdeploy.quantization.histogram import histogram_of
+from resdeploy.quantization.statistics import TensorStatistics
+from resdeploy.quantization.table import CalibrationTable
+from resdeploy.records import Manifest, QuantizeOptions, TensorRange
+from resdeploy.table import load_target
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floats:
+    """A float graph, the range of each tensor that its target rounds, and what was done."""
+
+    model: ir.Model
+    ranges: dict[str, TensorRange]
+    steps: tuple[str, ...]
+
+
+def floats_of(
+    source: Artifact,
+    manifest: Manifest,
+    table: CalibrationTable,
+    emitter: Emitter,
+    how: QuantizeOptions,
+    limit: int,
+) -> Floats:
+    """The graph to put Q/DQ pairs into; limit: the largest integer of a weight."""
+    model = read_model(source.path)
+    observe = load_target(emitter.observed, extra="", why=f"the target {emitter.name}")
+    names: tuple[str, ...] = observe(model)
+    factors: dict[str, Doubles] = {}
+    steps = []
+    if how.equalize:
+        evened = _equalized(model, manifest, table, emitter.grid, names, limit, how)
+        factors = evened
+        steps.append(f"equalize: {len(evened)} tensors")
+    aligned = _aligned(model, manifest, emitter.grid) if how.pixel_grid else None
+    if aligned is not None:
+        told = aligned if isinstance(aligned, str) else f"{aligned.name} holds pixels"
+        steps.append(f"pixel grid: {told}")
+    method = load_target(METHODS[how.method].target, extra="", why=f"the method {how.method}")
+    ranges = {
+        name: method(histogram_of(table.tensors[name], factors.get(name)), emitter.grid)
+        for name in names
+    }
+    if isinstance(aligned, Aligned):
+        ranges[aligned.name] = aligned.range
+    return Floats(model=model, ranges=ranges, steps=tuple(steps))
+
+
+def _aligned(model: ir.Model, manifest: Manifest, grid: Grid) -> Aligned | str:
+    if manifest.preprocess is None:
+        return "nobody says how images are preprocessed"
+    return align_to_pixels(model, manifest.preprocess, grid, takes_pixels=manifest.interface.pixels)
+
+
+def _equalized(
+    model: ir.Model,
+    manifest: Manifest,
+    table: CalibrationTable,
+    grid: Grid,
+    names: tuple[str, ...],
+    limit: int,
+    how: QuantizeOptions,
+) -> dict[str, Doubles]:
+    """Even out channels, in place; what the channels of each tensor were divided by."""
+    shapes = shapes_of(model, image_facts(manifest))
+    ties = ties_of(model, shapes)
+    gains = gains_of(model, shapes, _active(table.tensors))
+    view = _View(table=table.tensors, ties=ties, gains=gains, shapes=shapes, grid=grid, limit=limit)
+    factors = equalizing_factors(
+        [view.rounded(name) for name in names if name in ties.groups],
+        view.layers(model),
+        ties.factors,
+        weights=ROUNDED_WELL if how.round_weights else 1.0,
+    )
+    scale_channels(model, ties, factors)
+    return factors_of(ties, factors)
+
+
+def _active(tensors: Mapping[str, TensorStatistics]) -> dict[str, Doubles]:
+    """The share of values above 0, by channel."""
+    return {
+        name: found.positive.sum(axis=1) / np.maximum(_seen(found), 1)
+        for name, found in tensors.items()
+    }
+
+
+def _seen(found: TensorStatistics) -> Doubles:
+    seen: Doubles = (found.zeros + found.positive.sum(axis=1) + found.negative.sum(axis=1)).astype(
+        np.float64
+    )
+    return seen
+
+
+def _power(found: TensorStatistics) -> Doubles:
+    """The mean square of each channel."""
+    edges = found.edges.astype(np.float64)
+    squares = np.square((edges[:-1] + edges[1:]) / 2)
+    power: Doubles = (found.positive + found.negative) @ squares / np.maximum(_seen(found), 1)
+    return power
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What calibration and graph say of a tensor, put into what equalization asks."""
+
+    table: Mapping[str, TensorStatistics]
+    ties: Ties
+    gains: Mapping[str, Doubles]
+    shapes: Shapes
+    grid: Grid
+    limit: int
+
+    def rounded(self, name: str) -> Rounded:
+        found = self.table[name]
+        groups = self.ties.groups[name]
+        reach = np.maximum(found.high, -found.low).astype(np.float64)
+        signed = bool((found.low < 0).any())
+        span = self.grid.high - self.grid.low
+        levels = self.grid.high if self.grid.symmetric else span / 2 if signed else span
+        gain = self.gains.get(name, np.ones(len(groups)))
+        return Rounded(groups=groups, reach=np.maximum(reach, 0), gain=gain, levels=levels)
+
+    def layers(self, model: ir.Model) -> list[Weighted]:
+        """The layers that read a tensor of the table."""
+        found = []
+        for node in model.graph:
+            if node.op_type not in ("Conv", "Gemm") or node.inputs[0] is None:
+                continue
+            name, weight = node.inputs[0].name or "", constant(node.inputs[1])
+            if name in self.table and name in self.ties.groups and weight is not None:
+                found.append(self.weighted(node, name, weight))
+        return found
+
+    def weighted(self, node: ir.Node, name: str, weight: NDArray[np.float32]) -> Weighted:
+        outputs, group = len(weight), node.attributes.get_int("group", 1)
+        window = math.prod(weight.shape[2:])
+        result = node.outputs[0].name or ""
+        return Weighted(
+            groups=by_output(self.ties.groups[name], outputs, group),
+            largest=np.abs(weight.astype(np.float64)).reshape(*weight.shape[:2], -1).max(axis=2),
+            power=by_output(_power(self.table[name]) * window, outputs, group),
+            gain=self.gains.get(result, np.ones(outputs)),
+            levels=self.limit,
+        )

