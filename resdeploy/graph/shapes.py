@@ -11,7 +11,9 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def shapes_of(model: ir.Model, images: TensorFacts) -> Shapes:
-    """The shapes (1, C, ...) of all tensors whose channels and sizes are known; model unchanged.
+    """The shapes (rows, C, ...) of all tensors whose channels and sizes are known; model unchanged.
+
+    There is one row, unless the graph folds channels into the batch.
 
     images: the graph's input, with the size of images where the graph leaves it open.
     """
@@ -19,8 +21,8 @@ def shapes_of(model: ir.Model, images: TensorFacts) -> Shapes:
     found: Shapes = {}
     made = [value for node in shaped.graph for value in node.outputs]
     for value in (*shaped.graph.inputs, *made):
-        dims = () if value.shape is None else tuple(value.shape)[1:]
+        rows, *dims = value.shape or (1,)
         sizes = tuple(dim for dim in dims if isinstance(dim, int))
         if value.name and sizes and len(sizes) == len(dims):
-            found[value.name] = (1, *sizes)
+            found[value.name] = (rows if isinstance(rows, int) else 1, *sizes)
     return found

@@ -77,6 +77,8 @@ def _through(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> No
 
 def _weighted(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if weight is not None and node.op_type == "Gemm" and not node.attributes.get_int("transB", 0):
+        weight = weight.T
     if weight is None or weight.ndim < 2 or weight.shape[0] != len(gain):
         _through(gains, node, value, gain)
         return
@@ -115,6 +117,9 @@ def _multiplied(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) ->
 
 
 def _joined(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
+    if node.attributes.get_int("axis", 0) != 1:
+        _through(gains, node, value, gain)
+        return
     start = 0
     for source in node.inputs:
         count = None if source is None else gains.channels(source)
@@ -134,7 +139,7 @@ def _parted(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> Non
 
 def _padded(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
     pads = constant(node.inputs[1])
-    if pads is None:
+    if pads is None or len(node.inputs) > 3:  # along axes that are named apart
         _through(gains, node, value, gain)
     else:
         after = int(pads[len(pads) // 2 + 1])

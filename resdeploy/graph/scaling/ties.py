@@ -16,7 +16,7 @@ tensors that additions, concatenations and splits tie together.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,6 +106,9 @@ class _Tying:
         value = node.inputs[index] if index < len(node.inputs) else None
         return None if value is None else self.ids.get(value)
 
+    def shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
+        return None if value is None else self.shapes.get(value.name or "")
+
     def ties(self) -> Ties:
         numbers: dict[int, int] = {}
         groups: dict[str, Ids] = {}
@@ -123,10 +126,19 @@ class _Tying:
 
 def _other(tying: _Tying, node: ir.Node) -> None:
     """An operator that knows nothing of factors: everything about it keeps 1."""
-    for index in range(len(node.inputs)):
-        tying.pin(tying.read(node, index))
+    for value in (*node.inputs, *_read_inside(node)):
+        if value is not None:
+            tying.pin(tying.ids.get(value))
     for value in node.outputs:
         tying.pin(tying.fresh(value))
+
+
+def _read_inside(node: ir.Node) -> Iterator[ir.Value | None]:
+    """What is read in the graphs that a node holds, the branches of an If."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in ir.traversal.RecursiveGraphIterator(attribute.as_graph()):
+                yield from inner.inputs
 
 
 def _layer(condition: Callable[[ir.Node], bool]) -> Callable[[_Tying, ir.Node], None]:
@@ -144,14 +156,15 @@ def _layer(condition: Callable[[ir.Node], bool]) -> Callable[[_Tying, ir.Node], 
 
 
 def _has_constants(node: ir.Node) -> bool:
-    """Of BatchNormalization: scale, bias, mean and variance are known."""
-    return len(node.outputs) == 1 and all(constant(value) is not None for value in node.inputs[1:])
+    """Of BatchNormalization: scale, bias, mean and variance are known, and are those it uses."""
+    trains = node.attributes.get_int("training_mode", 0) == 1 or len(node.outputs) > 1
+    return not trains and all(constant(value) is not None for value in node.inputs[1:])
 
 
 def _same(tying: _Tying, node: ir.Node) -> None:
     """Channel by channel, and with f(x / s) = f(x) / s."""
     ids = tying.read(node)
-    shape = tying.shapes.get(node.outputs[0].name or "")
+    shape = tying.shape(node.outputs[0])
     if ids is None or len(node.outputs) > 1 or shape is None or shape[1] != len(ids):
         _other(tying, node)
     else:
@@ -161,16 +174,19 @@ def _same(tying: _Tying, node: ir.Node) -> None:
 def _flat(tying: _Tying, node: ir.Node) -> None:
     """Channels and positions as one row: each channel as often as it has positions."""
     ids = tying.read(node)
-    shape = tying.shapes.get(node.outputs[0].name or "")
-    if ids is None or shape is None or math.prod(shape[2:]) > 1 or shape[1] % len(ids):
+    before, after = tying.shape(node.inputs[0]), tying.shape(node.outputs[0])
+    if (
+        ids is None or before is None or after is None
+        or before[0] != after[0] or math.prod(after[2:]) > 1 or after[1] % len(ids)
+    ):  # fmt: skip
         _other(tying, node)
     else:
-        tying.ids[node.outputs[0]] = np.repeat(ids, shape[1] // len(ids))
+        tying.ids[node.outputs[0]] = np.repeat(ids, after[1] // len(ids))
 
 
 def _added(tying: _Tying, node: ir.Node) -> None:
     """Both have the same factors; one is no constant, nor smaller than the other."""
-    shapes = [tying.shapes.get((value and value.name) or "") for value in node.inputs]
+    shapes = [tying.shape(value) for value in node.inputs]
     ids = [tying.read(node, index) for index in range(len(node.inputs))]
     if any(row is None for row in ids) or len(set(shapes)) > 1:
         _other(tying, node)
@@ -185,15 +201,13 @@ def _added(tying: _Tying, node: ir.Node) -> None:
 
 def _gated(tying: _Tying, node: ir.Node) -> None:
     """A product in which one side keeps 1 for certain has the factors of the other side."""
-    sides = [tying.read(node, index) for index in (0, 1)]
-    free = [ids for ids in sides if not tying.is_pinned(ids)]
-    shape = tying.shapes.get(node.outputs[0].name or "")
-    if len(free) != 1 or None in sides or shape is None or shape[1] != len(free[0] or ()):
+    sides = [value for value in node.inputs if value is not None]
+    free = [value for value in sides if not tying.is_pinned(tying.ids.get(value))]
+    shape = tying.shape(node.outputs[0])
+    if len(free) != 1 or shape is None or tying.shape(free[0]) != shape:
         _other(tying, node)
     else:
-        ids = free[0]
-        assert ids is not None  # it is not pinned
-        tying.ids[node.outputs[0]] = ids
+        tying.ids[node.outputs[0]] = tying.ids[free[0]]
 
 
 def _joined(tying: _Tying, node: ir.Node) -> None:
@@ -217,9 +231,10 @@ def _parted(tying: _Tying, node: ir.Node) -> None:
 
 
 def _sliced(tying: _Tying, node: ir.Node) -> None:
-    """Positions are left out; or channels, from one on."""
+    """Positions are left out, no channels."""
     axes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
-    if axes is None or not set(axes.tolist()).isdisjoint({0, 1, -3, -4}):
+    shape = tying.shape(node.inputs[0])
+    if axes is None or shape is None or min(axes % len(shape)) < 2:
         _other(tying, node)
     else:
         _same(tying, node)
