@@ -13,19 +13,23 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from resdeploy.graph.qdq.nodes import constant, label
+from resdeploy.graph.qdq.nodes import constant, label, names_in, new_name
 
 Doubles = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """How a convolution walks over its image; a Gemm has none."""
+    """How a convolution walks over its image; a Gemm has none.
+
+    auto_pad: "NOTSET", or how the operator works out its pads; `pads` are 0 then.
+    """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
+    auto_pad: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ def _window(node: ir.Node, kernel: tuple[int, ...]) -> Window | None:
         strides=tuple(attributes.get_ints("strides", ones)),
         pads=tuple(attributes.get_ints("pads", (0,) * (2 * len(kernel)))),
         dilations=tuple(attributes.get_ints("dilations", ones)),
+        auto_pad=attributes.get_string("auto_pad", "NOTSET"),
     )
 
 
@@ -118,10 +123,10 @@ def shift_bias(layer: Layer, shift: Doubles) -> None:
     if bias is None:
         own = constant(value)
         assert own is not None  # the emitters quantize no layer with another bias
-        name = f"{layer.name}_bias_corrected"
-        new = ir.val(name, const_value=ir.tensor((own + shift).astype(np.float32), name=name))
         graph = layer.node.graph
-        assert graph is not None  # the node is of a graph
+        assert isinstance(graph, ir.Graph)  # the node is of one
+        name = new_name(f"{layer.name}_bias_corrected", names_in(graph))
+        new = ir.val(name, const_value=ir.tensor((own + shift).astype(np.float32), name=name))
         graph.register_initializer(new)
         layer.node.replace_input_with(2, new)
         return

@@ -26,6 +26,8 @@ from resdeploy.graph.qdq.nodes import (
     label,
     moves,
     name_of,
+    names_in,
+    new_name,
     origin,
 )
 from resdeploy.records import TensorRange
@@ -161,8 +163,7 @@ class _Editor:
         self.rules = rules
         self.weight_bits = weight_bits
         self.constants: dict[str, ir.Value] = {}
-        self.names = {value.name for value in (*graph.inputs, *graph.initializers.values())}
-        self.names |= {value.name for node in graph for value in node.outputs}
+        self.names = names_in(graph)
         # As the graph came: what a node reads is led through pairs later.
         read = [value for node in graph for value in node.inputs if value is not None]
         self.origins = {value: name_of(origin(value)) for value in read}
@@ -268,19 +269,11 @@ class _Editor:
     def initializer(self, name: str, values: NDArray[np.generic]) -> ir.Value:
         """Our constant of that name, made once; a name the graph has already gets a suffix."""
         if name not in self.constants:
-            unique = self.unique(name)
+            unique = new_name(name, self.names)
             value = ir.val(unique, const_value=ir.tensor(values, name=unique))
             self.graph.register_initializer(value)
             self.constants[name] = value
         return self.constants[name]
-
-    def unique(self, name: str) -> str:
-        """The name, or the name with the first number that makes it new."""
-        found, number = name, 1
-        while found in self.names:
-            found, number = f"{name}_{number}", number + 1
-        self.names.add(found)
-        return found
 
     def emit(
         self,
@@ -289,7 +282,7 @@ class _Editor:
         output_name: str,
         attributes: tuple[ir.Attr, ...] = (),
     ) -> ir.Value:
-        name = self.unique(output_name)
+        name = new_name(output_name, self.names)
         output = ir.val(name)
         node = ir.Node("", op_type, inputs, attributes, outputs=[output], name=name)
         self.graph.append(node)

@@ -51,6 +51,22 @@ def name_of(value: ir.Value) -> str:
     return value.name
 
 
+def names_in(graph: ir.Graph) -> set[str]:
+    """The names of all tensors and nodes of a graph."""
+    values = (*graph.inputs, *graph.initializers.values())
+    made = (value for node in graph for value in node.outputs)
+    return {row.name for row in (*values, *made, *graph) if row.name}
+
+
+def new_name(wanted: str, taken: set[str]) -> str:
+    """The name that is wanted, or that with the first number that makes it new; taken from now."""
+    found, number = wanted, 1
+    while found in taken:
+        found, number = f"{wanted}_{number}", number + 1
+    taken.add(found)
+    return found
+
+
 def label(node: ir.Node) -> str:
     """The node's name, or where it has none that of its first output."""
     return node.name or next((value.name for value in node.outputs if value.name), "")

@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy.contracts import Grid
-from resdeploy.graph.qdq.nodes import constant, has_weights
+from resdeploy.graph.qdq.nodes import constant, has_weights, label, names_in, new_name
 from resdeploy.records import Preprocess, TensorRange
 
 _PIXEL = 255
@@ -53,20 +53,21 @@ def align_to_pixels(
     assert weight is not None  # has_weights said so
     automatic = node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
     if automatic or node.attributes.get_int("group", 1) != 1 or weight.ndim != 4:
-        return f"the first convolution {node.name} pads by itself, or is one by channel"
+        return f"the first convolution {label(node)} pads by itself, or is one by channel"
     if weight.shape[1] != len(preprocess.std):
         return f"the first convolution takes {weight.shape[1]} channels, images have others"
     std = np.array(preprocess.std, np.float64)
     offset = np.array(preprocess.mean, np.float64) + grid.low / _PIXEL
-    pixels = _pixels(model.graph, node, image, std, offset)
+    writer = _Writer(model.graph)
+    pixels = _pixels(writer, node, image, std, offset)
     scaled = weight / std.reshape(1, -1, 1, 1)
     shift = scaled.sum(axis=(2, 3)) @ offset
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     bias = np.zeros(len(weight)) if bias is None else bias
     inputs = [
         pixels,
-        _constant(model.graph, f"{pixels.name}_weight", scaled),
-        _constant(model.graph, f"{pixels.name}_bias", bias - shift),
+        writer.constant(f"{pixels.name}_weight", scaled),
+        writer.constant(f"{pixels.name}_bias", bias - shift),
     ]
     node.resize_inputs(3)
     for index, value in enumerate(inputs):
@@ -87,39 +88,47 @@ def _images(graph: ir.Graph, *, takes_pixels: bool) -> ir.Value:
     return image
 
 
+class _Writer:
+    """Makes nodes and constants of names that the graph does not have yet."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.names = names_in(graph)
+        self.nodes: list[ir.Node] = []  # not in the graph yet
+
+    def node(self, operator: str, inputs: list[ir.Value], wanted: str) -> ir.Value:
+        name = new_name(wanted, self.names)
+        result = ir.val(name, dtype=ir.DataType.FLOAT)
+        self.nodes.append(ir.Node("", operator, inputs, outputs=[result], name=name))
+        return result
+
+    def constant(self, wanted: str, values: NDArray[np.generic]) -> ir.Value:
+        name = new_name(wanted, self.names)
+        if values.dtype == np.float64:
+            values = values.astype(np.float32)
+        value = ir.val(name, const_value=ir.tensor(values, name=name))
+        self.graph.register_initializer(value)
+        return value
+
+
 def _pixels(
-    graph: ir.Graph, node: ir.Node, image: ir.Value, std: NDArray[np.float64],
+    writer: _Writer, node: ir.Node, image: ir.Value, std: NDArray[np.float64],
     offset: NDArray[np.float64],
 ) -> ir.Value:  # fmt: skip
     """The image with the padding that the convolution had, as pixels."""
     pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
     column = (1, -1, 1, 1)
-    nodes: list[ir.Node] = []
     value = image
     if any(pads):
         top, left, bottom, right = pads
         around = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
         name = f"{image.name}_padded"
-        amounts = _constant(graph, f"{name}_by", around)
-        value = _node(nodes, "Pad", [value, amounts], name)
+        amounts = writer.constant(f"{name}_by", around)
+        value = writer.node("Pad", [value, amounts], name)
         node.attributes.add(ir.AttrInt64s("pads", (0, 0, 0, 0)))
-    factor = _constant(graph, f"{image.name}_std", std.reshape(column))
-    value = _node(nodes, "Mul", [value, factor], f"{image.name}_unscaled")
-    term = _constant(graph, f"{image.name}_mean", offset.reshape(column))
-    value = _node(nodes, "Add", [value, term], f"{image.name}_pixels")
-    graph.insert_before(node, nodes)
-    return value
-
-
-def _node(nodes: list[ir.Node], operator: str, inputs: list[ir.Value], name: str) -> ir.Value:
-    result = ir.val(name, dtype=ir.DataType.FLOAT)
-    nodes.append(ir.Node("", operator, inputs, outputs=[result], name=name))
-    return result
-
-
-def _constant(graph: ir.Graph, name: str, values: NDArray[np.generic]) -> ir.Value:
-    if values.dtype == np.float64:
-        values = values.astype(np.float32)
-    value = ir.val(name, const_value=ir.tensor(values, name=name))
-    graph.register_initializer(value)
+    factor = writer.constant(f"{image.name}_std", std.reshape(column))
+    value = writer.node("Mul", [value, factor], f"{image.name}_unscaled")
+    term = writer.constant(f"{image.name}_mean", offset.reshape(column))
+    value = writer.node("Add", [value, term], f"{image.name}_pixels")
+    writer.graph.insert_before(node, writer.nodes)
     return value
