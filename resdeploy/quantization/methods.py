@@ -39,6 +39,8 @@ def percentile(found: Histogram, grid: Grid) -> TensorRange:
         outside = (centres < fraction * found.low) | (centres > fraction * found.high)
         return float(found.counts[outside].sum())
 
+    if not found.counts.any():  # all values are one, which must not be clipped
+        return _range(found, 1.0)
     kept = [part for part in _FRACTIONS if clipped(part) <= (1 - _PERCENTILE) * total]
     return _range(found, min(kept, default=1.0))
 

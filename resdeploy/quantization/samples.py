@@ -21,12 +21,35 @@ ROWS = 2048
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """How a convolution of two dimensions walks over its image."""
+    """How a convolution walks over its image, its attributes as ONNX has them.
+
+    auto_pad: "NOTSET", "VALID", "SAME_UPPER" or "SAME_LOWER"; `pads` are 0 for the last three.
+    """
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
+    auto_pad: str = "NOTSET"
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """From the first to the last position of a window."""
+        pairs = zip(self.kernel, self.dilations, strict=True)
+        return tuple((kernel - 1) * dilation for kernel, dilation in pairs)
+
+    def around(self, sizes: tuple[int, ...]) -> list[tuple[int, int]]:
+        """How many zeros stand before and behind an image of such sizes."""
+        if not self.auto_pad.startswith("SAME"):
+            half = len(self.pads) // 2
+            return list(zip(self.pads[:half], self.pads[half:], strict=True))
+        found = []
+        for size, stride, reach in zip(sizes, self.strides, self.reach, strict=True):
+            windows = -(-size // stride)
+            total = max((windows - 1) * stride + reach + 1 - size, 0)
+            less, more = total // 2, total - total // 2
+            found.append((less, more) if self.auto_pad == "SAME_UPPER" else (more, less))
+        return found
 
 
 class LayerSamples:
@@ -49,8 +72,14 @@ class LayerSamples:
         self._random = np.random.default_rng(seed)
 
     def add(self, image: NDArray[np.float32], wanted: int) -> None:
-        """Take `wanted` windows of one image float32 [1, C, ...], at random places."""
-        rows = self._windows(image[0], wanted) if self.walk is not None else image.reshape(1, -1)
+        """Take `wanted` windows of one image float32 [1, C, ...], at random places.
+
+        It has several rows where the graph folds channels into the batch.
+        """
+        each = -(-wanted // len(image))
+        rows = image.reshape(len(image), -1)
+        if self.walk is not None:
+            rows = np.concatenate([self._windows(row, each) for row in image])
         limits = np.iinfo(self.dtype)
         integers = np.rint(rows / np.float32(self.scale)) + self.zero_point
         integers = np.clip(integers, limits.min, limits.max).astype(self.dtype)
@@ -63,16 +92,10 @@ class LayerSamples:
     def _windows(self, image: NDArray[np.float32], wanted: int) -> NDArray[np.float32]:
         walk = self.walk
         assert walk is not None  # add() asked
-        half = len(walk.pads) // 2
-        around = [(0, 0), *zip(walk.pads[:half], walk.pads[half:], strict=True)]
-        padded = np.pad(image, around)
-        reach = [
-            (kernel - 1) * dilation
-            for kernel, dilation in zip(walk.kernel, walk.dilations, strict=True)
-        ]
+        padded = np.pad(image, [(0, 0), *walk.around(image.shape[1:])])
         sizes = [
             (size - extent - 1) // stride + 1
-            for size, extent, stride in zip(padded.shape[1:], reach, walk.strides, strict=True)
+            for size, extent, stride in zip(padded.shape[1:], walk.reach, walk.strides, strict=True)
         ]
         total = int(np.prod(sizes))
         chosen = self._random.permutation(total)[:wanted]

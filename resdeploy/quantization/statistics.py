@@ -153,17 +153,22 @@ class Accumulator:
     def add(self, parts: Mapping[str, Floats]) -> tuple[float, float]:
         """Take the parts of one image, as `graph.observe` names them; its range comes back.
 
+        They have one row, or several where the graph folds channels into the batch.
+
         Raises:
             DataError: a value is NaN or infinite.
         """
-        low, high = parts["low"].ravel(), parts["high"].ravel()
+        channels = len(self.low)
+        low = parts["low"].reshape(-1, channels).min(axis=0)
+        high = parts["high"].reshape(-1, channels).max(axis=0)
         if not all(np.isfinite(part).all() for part in (low, high, parts["total"])):
             raise DataError(
                 "NaN or infinity appeared during calibration",
                 hint="the image, or the model's answer to it, holds NaN or infinity",
             )
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        self._window.add(np.ascontiguousarray(parts["sample"].reshape(len(low), -1)))
+        sample = np.moveaxis(parts["sample"], 1, 0).reshape(channels, -1)
+        self._window.add(np.ascontiguousarray(sample))
         self.images += 1
         return float(low.min()), float(high.max())
 

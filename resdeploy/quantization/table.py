@@ -106,7 +106,10 @@ def _header(text: str, path: Path) -> CalibrationHeader:
     """
     try:
         known = json.loads(text or "{}")
-        if known.get("schema") == CalibrationHeader.model_fields["schema_version"].default:
+        if (
+            isinstance(known, dict)
+            and known.get("schema") == CalibrationHeader.model_fields["schema_version"].default
+        ):
             return CalibrationHeader.model_validate_json(text)
     except (ValueError, ValidationError) as error:
         raise ArtifactError(f"{path} has a header that cannot be read: {error}") from error
@@ -168,6 +171,7 @@ def _facts(parts: Sequence[DataFacts]) -> DataFacts:
             "samples": sum(part.samples for part in parts),
             "labelled": all(part.labelled for part in parts),
             "synthetic": any(part.synthetic for part in parts),
+            "classes": tuple(dict.fromkeys(name for part in parts for name in part.classes)),
             "digest": digest_of([part.digest for part in parts]),
             "skipped": tuple(name for part in parts for name in part.skipped),
         }

@@ -54,7 +54,10 @@ def table_for(
                 data.hashes(),
             )
     facts = data.facts()  # once the images are read, it is known which of them are broken
-    per_class = {facts.classes[label]: count for label, count in sorted(labels.items())}
+    per_class = {
+        facts.classes[label] if facts.classes else str(label): count
+        for label, count in sorted(labels.items())
+    }
     table = table_of(found, source.sha256, facts, per_class)
     require_enough(table.header.audit)
     return table

@@ -89,6 +89,7 @@ def _walk(layer: Layer) -> Walk | None:
         strides=window.strides,
         pads=window.pads,
         dilations=window.dilations,
+        auto_pad=window.auto_pad,
     )
 
 
