@@ -7,6 +7,7 @@ images, as if noise that went different ways were independent:
     convolution, Gemm   gain(c) = Σ_o gain(o) Σ_k W[o, c, k]²
     Relu                gain · the share of values that it lets through
     average over n      gain / n
+    gate of n positions gain · n
     what moves values   gain
 
 It weighs one tensor against another when steps are chosen; nothing is right or wrong by it.
@@ -28,6 +29,8 @@ Doubles = NDArray[np.float64]
 
 _HALF = 0.5  # of the values that nobody looked at are above 0
 _GATE = 0.25  # the square of a gate that is half open
+_SLOPE = 1 / 16  # the square of a sigmoid's at 0
+_GATED = 1.0  # the mean square of an image that is gated
 
 
 class _Gains:
@@ -95,6 +98,10 @@ def _rectified(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> 
     gains.add(node.inputs[0], gain * (share if share is not None else _HALF))
 
 
+def _squashed(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
+    _through(gains, node, value, gain * _SLOPE)
+
+
 def _averaged(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
     source = node.inputs[0]
     if source is None:
@@ -113,7 +120,13 @@ def _normed(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> Non
 
 
 def _multiplied(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
-    _through(gains, node, value, gain * _GATE)
+    """By a constant, or by a gate, whose own noise is the same at all positions of the image."""
+    known = [constant(source) for source in node.inputs]
+    square = next((float(np.square(row).mean()) for row in known if row is not None), _GATE)
+    for source, own in zip(node.inputs, known, strict=True):
+        if source is not None and own is None:
+            alike = gains.positions(value) / gains.positions(source)
+            gains.add(source, gain * (alike * _GATED if alike > 1 else square))
 
 
 def _joined(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
@@ -157,6 +170,7 @@ def _flat(gains: _Gains, node: ir.Node, value: ir.Value, gain: Doubles) -> None:
 _RULES: dict[str, Callable[[_Gains, ir.Node, ir.Value, Doubles], None]] = {
     **dict.fromkeys(("Conv", "Gemm"), _weighted),
     "Relu": _rectified,
+    **dict.fromkeys(("Sigmoid", "HardSigmoid"), _squashed),
     **dict.fromkeys(("GlobalAveragePool", "AveragePool", "ReduceMean"), _averaged),
     "BatchNormalization": _normed,
     "Mul": _multiplied,
