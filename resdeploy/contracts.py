@@ -74,8 +74,13 @@ class Source(Protocol):
         """Content hash (sha256 of the stored bytes) of every image, keyed by id."""
         ...
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[Batch]:
-        """Decoded and preprocessed images in a fixed order, `size` at a time, the rest last."""
+    def batches(
+        self, preprocess: Preprocess, size: int, at_most: int | None = None
+    ) -> Iterator[Batch]:
+        """Decoded and preprocessed images in a fixed order, `size` at a time, the rest last.
+
+        at_most: only so many of them, evenly spaced.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from resdeploy.contracts import Batch
 from resdeploy.data.images import preprocessed
 from resdeploy.errors import DataError, UsageError
 from resdeploy.records import Preprocess
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,3 +87,10 @@ def content_digest(hashes: Mapping[str, str], labels: Mapping[str, int] | None =
     """One hash for all images and their labels, whatever their names and order."""
     labels = labels or {}
     return digest_of(sorted([content, labels.get(name, -1)] for name, content in hashes.items()))
+
+
+def some_of(items: Sequence[T], at_most: int | None) -> Sequence[T]:
+    """At most so many of the items, evenly spaced; all where `at_most` is None."""
+    if at_most is None or at_most >= len(items):
+        return items
+    return tuple(items[index * len(items) // at_most] for index in range(at_most))

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from resdeploy.artifact import sha256_of_file
 from resdeploy.contracts import Batch
-from resdeploy.data.batches import Decoded, batches_from, content_digest, evenly_spaced
+from resdeploy.data.batches import Decoded, batches_from, content_digest, evenly_spaced, some_of
 from resdeploy.data.images import decode
 from resdeploy.errors import DataError, listed
 from resdeploy.records import DataFacts, Preprocess
@@ -89,14 +89,16 @@ class FolderSource:
         """
         return dict(self._hashes)
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[Batch]:
-        """The images `size` at a time, the rest last.
+    def batches(
+        self, preprocess: Preprocess, size: int, at_most: int | None = None
+    ) -> Iterator[Batch]:
+        """The images `size` at a time, the rest last; `at_most` so many, evenly spaced.
 
         Raises:
             DataError: an image is broken (with OnBroken.SKIP: every image is), or does not
                 come out at the model's input size.
         """
-        return batches_from(self._decoded(), preprocess, size)
+        return batches_from(self._decoded(at_most), preprocess, size)
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
@@ -108,9 +110,9 @@ class FolderSource:
                 self._skip(name, _unreadable(self._folder / name, error))
         return hashes
 
-    def _decoded(self) -> Iterator[Decoded]:
+    def _decoded(self, at_most: int | None) -> Iterator[Decoded]:
         labels = self._labels()
-        for name in self._ids:
+        for name in some_of(self._ids, at_most):
             path = self._folder / name
             try:
                 image = decode(path)

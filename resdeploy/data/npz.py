@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from resdeploy.contracts import Batch
-from resdeploy.data.batches import Decoded, batches_from, content_digest, evenly_spaced
+from resdeploy.data.batches import Decoded, batches_from, content_digest, evenly_spaced, some_of
 from resdeploy.errors import DataError
 from resdeploy.records import DataFacts, Preprocess
 
@@ -105,14 +105,16 @@ class NpzSource:
         """
         return dict(self._hashes)
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[Batch]:
-        """The images `size` at a time, the rest last.
+    def batches(
+        self, preprocess: Preprocess, size: int, at_most: int | None = None
+    ) -> Iterator[Batch]:
+        """The images `size` at a time, the rest last; `at_most` so many, evenly spaced.
 
         Raises:
             DataError: the archive is damaged, or an image does not come out at the model's
                 input size.
         """
-        return batches_from(self._decoded(), preprocess, size)
+        return batches_from(self._decoded(at_most), preprocess, size)
 
     @cached_property
     def _hashes(self) -> dict[str, str]:
@@ -122,8 +124,11 @@ class NpzSource:
             for index, row in self._read_images()
         }
 
-    def _decoded(self) -> Iterator[Decoded]:
+    def _decoded(self, at_most: int | None) -> Iterator[Decoded]:
+        chosen = set(some_of(self._indices, at_most))
         for index, row in self._read_images():
+            if index not in chosen:
+                continue
             pixels = np.frombuffer(row, dtype=np.uint8).reshape(self._rows.shape)
             yield Decoded(
                 id=_id(index),

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from resdeploy.contracts import Batch
-from resdeploy.data.batches import Decoded, batches_from, content_digest, evenly_spaced
+from resdeploy.data.batches import Decoded, batches_from, content_digest, evenly_spaced, some_of
 from resdeploy.errors import DataError
 from resdeploy.records import DataFacts, Preprocess
 from resdeploy.words import ChannelOrder
@@ -49,15 +49,17 @@ class SyntheticSource:
             for index in self._indices
         }
 
-    def batches(self, preprocess: Preprocess, size: int) -> Iterator[Batch]:
-        """The images `size` at a time, the rest last."""
+    def batches(
+        self, preprocess: Preprocess, size: int, at_most: int | None = None
+    ) -> Iterator[Batch]:
+        """The images `size` at a time, the rest last; `at_most` so many, evenly spaced."""
         as_made = preprocess.model_copy(update={"resize": None, "crop": None})
-        return batches_from(self._decoded(as_made), as_made, size)
+        return batches_from(self._decoded(as_made, at_most), as_made, size)
 
-    def _decoded(self, preprocess: Preprocess) -> Iterator[Decoded]:
+    def _decoded(self, preprocess: Preprocess, at_most: int | None) -> Iterator[Decoded]:
         edge = preprocess.size
         shape = (edge, edge) if preprocess.channels is ChannelOrder.L else (edge, edge, 3)
-        for index in self._indices:
+        for index in some_of(self._indices, at_most):
             noise = np.random.default_rng([self._seed, index])
             pixels = noise.integers(0, 256, size=shape, dtype=np.uint8)
             yield Decoded(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -31,8 +32,8 @@ Ids = NDArray[np.int64]
 _LEAST_REACH = 1 / 32
 
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_TRIED = 2.0 ** (np.arange(-4, 5) / 4)  # factors on one step at a time
-_SWEEPS = 4
+_POWER = 16.0  # of the sum that stands for a maximum, at most 1/16 of log2 of the tensors above it
+_TINY = 1e-30
 
 # What is left of the noise of weights that are rounded for the images: measured, -8 dB and more.
 ROUNDED_WELL = 0.15
@@ -127,27 +128,41 @@ def _components(tensors: Sequence[Rounded], count: int) -> list[NDArray[np.bool_
 
 
 def _least_factors(rows: Sequence[Rounded], members: NDArray[np.bool_], count: int) -> Doubles:
-    """The factors that the best steps need: one step after the other, a few times over."""
+    """The factors that the best steps need."""
     reach = np.zeros((len(rows), count + 1))  # the last is of the channels without a factor
     gain = np.zeros_like(reach)
     for index, row in enumerate(rows):
         floor = row.reach.max() * _LEAST_REACH
         np.maximum.at(reach[index], row.groups, np.maximum(row.reach, floor))
         np.add.at(gain[index], row.groups, row.gain)
-    reach /= np.array([row.levels for row in rows])[:, None]
-    fixed = reach[:, -1]
-    steps = np.maximum(reach.max(axis=1), np.finfo(np.float64).tiny)
-
-    def noise(tried: Doubles) -> float:
-        if (tried < fixed * (1 - 1e-12)).any():
-            return np.inf
-        own = (reach / tried[:, None]).max(axis=0)
-        own[-1] = 1.0
-        return float(np.square(tried) @ (gain @ np.square(own)))
-
-    for _ in range(_SWEEPS):
-        for index in range(len(rows)):
-            ways = [np.where(np.arange(len(rows)) == index, steps * way, steps) for way in _TRIED]
-            steps = min([steps, *ways], key=noise)
+    reach = np.maximum(reach / np.array([row.levels for row in rows])[:, None], _TINY)
+    steps = _best_steps(reach[:, :-1], gain[:, :-1], least=reach[:, -1])
     factors = (reach[:, :-1] / steps[:, None]).max(axis=0)
-    return np.where(members & (factors > 0), factors, 1.0)
+    return np.where(members, factors, 1.0)
+
+
+def _best_steps(reach: Doubles, gain: Doubles, least: Doubles) -> Doubles:
+    """The steps float64 [T] of the least noise, for reaches in steps and gains float64 [T, C].
+
+    The maximum that a factor is becomes a sum of high powers, which has a gradient.
+    """
+    gain = gain / max(float(gain.max()), _TINY)
+    logs = np.log(reach)
+
+    def noise(steps: Doubles) -> tuple[float, Doubles]:
+        over = _POWER * (logs - steps[:, None])
+        top = over.max(axis=0)
+        parts = np.exp(over - top)
+        sums = parts.sum(axis=0)
+        factors = (top + np.log(sums)) / _POWER
+        lost = gain * np.exp(2 * (steps[:, None] + factors))
+        shares = parts / sums
+        slope = lost.sum(axis=1) - (shares * lost.sum(axis=0)).sum(axis=1)
+        total = lost.sum()
+        return float(np.log(total + _TINY)), 2 * slope / (total + _TINY)
+
+    start = logs.max(axis=1)
+    bounds = [(floor, None) for floor in np.log(least)]
+    found = minimize(noise, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    steps: Doubles = np.exp(found.x if noise(found.x)[0] < noise(start)[0] else start)
+    return steps

@@ -117,11 +117,12 @@ class LayerSamples:
         """How many rows there are."""
         return self._count
 
-    def moments(self, part: slice) -> Doubles:
+    def moments(self, part: slice) -> NDArray[np.float32]:
         """The mean of x xᵀ over the rows, of these of their numbers, in units of the steps."""
         rows = np.concatenate([row[:, part] for row in self.rows]).astype(np.float32)
         rows -= self.zero_point
-        moments: Doubles = (rows.T @ rows).astype(np.float64) / len(rows)
+        moments: NDArray[np.float32] = rows.T @ rows
+        moments /= len(rows)
         return moments
 
     def means(self) -> tuple[Doubles, Doubles]:

@@ -58,14 +58,19 @@ def table_of(
     return CalibrationTable(header=header, found=found)
 
 
-def write_table(table: CalibrationTable, path: Path) -> None:
-    """Write a table; equal tables give equal bytes."""
+def table_bytes(table: CalibrationTable) -> bytes:
+    """What the file of a table holds; equal tables give equal bytes."""
     arrays: dict[str, NDArray[np.generic]] = {}
     for index, (name, found) in enumerate(table.tensors.items()):
         arrays |= {f"{index}.{part}": getattr(found, part) for part in _PARTS}
         arrays[f"{index}.first"] = np.array([found.first, found.images], np.int64)
         arrays[f"{index}.reach"] = table.found.reach[name]
-    path.write_bytes(save(arrays, metadata={_HEADER: table.header.to_json()}))
+    return save(arrays, metadata={_HEADER: table.header.to_json()})
+
+
+def write_table(table: CalibrationTable, path: Path) -> None:
+    """Write a table."""
+    path.write_bytes(table_bytes(table))
 
 
 def read_table(path: Path) -> CalibrationTable:

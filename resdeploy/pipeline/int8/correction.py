@@ -8,23 +8,24 @@ so that none has to wait for the one before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 
 from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import scratch_folder
-from resdeploy.contracts import Batch, Grid
+from resdeploy.contracts import Grid, Progress
 from resdeploy.graph.files import write_model
 from resdeploy.graph.layers import Layer, layers_of, set_weights, shift_bias
 from resdeploy.graph.qdq.nodes import constant, label
-from resdeploy.pipeline.feeding import fed
 from resdeploy.quantization.rounding import rounded_weights
 from resdeploy.quantization.samples import ROWS, LayerSamples, Walk
-from resdeploy.records import Manifest, QuantizeOptions
+from resdeploy.records import QuantizeOptions
 
 Doubles = NDArray[np.float64]
 
@@ -46,10 +47,9 @@ Correction = Mapping[str, Corrected]
 def correction_of(
     quantized: ir.Model,
     floats: ir.Model,
-    manifest: Manifest,
-    batches: Iterable[Batch],
+    images: Sequence[NDArray[Any]],
     *,
-    images: int,
+    progress: Progress,
     grid: Grid,
     how: QuantizeOptions,
     limit: int,
@@ -57,7 +57,7 @@ def correction_of(
 ) -> dict[str, Corrected]:
     """Better integers and biases for the layers of `quantized`, by name; neither graph changes.
 
-    images: how many there are in `batches`. limit: the largest integer of a weight.
+    images: one by one, as the graphs take them. limit: the largest integer of a weight.
     """
     if not (how.round_weights or how.correct_bias):
         return {}
@@ -70,9 +70,9 @@ def correction_of(
         for index, layer in enumerate(layers)
     }
     read = {name: _read_by(nodes[name]) for name in samples}
-    _sample(floats, manifest, batches, samples, read, images=images, threads=threads)
+    _sample(floats, images, samples, read, threads=threads)
     found = {}
-    for layer in layers:
+    for layer in progress(layers, "rounding weights", len(layers)):
         exact = constant(nodes[layer.name].inputs[1])
         assert exact is not None  # it has integers now
         rows = samples.pop(layer.name)  # memory goes as layers are done
@@ -100,18 +100,14 @@ def _read_by(node: ir.Node) -> str:
 
 def _sample(
     floats: ir.Model,
-    manifest: Manifest,
-    batches: Iterable[Batch],
+    images: Sequence[NDArray[Any]],
     samples: Mapping[str, LayerSamples],
     read: Mapping[str, str],
     *,
-    images: int,
     threads: int,
 ) -> None:
     """Run images through the float graph, and let each layer keep what it wants of them."""
-    taken = min(images, IMAGES)
-    chosen = {int(index) for index in np.linspace(0, images - 1, taken).round()}
-    wanted = -(-ROWS // len(chosen))
+    wanted = -(-ROWS // len(images))
     graph = floats.clone()
     inputs = {value.name for value in graph.graph.inputs}
     made = {value.name: value for node in graph.graph for value in node.outputs}
@@ -124,19 +120,10 @@ def _sample(
         write_model(graph, path)
         del graph
         with runtimes.OrtRunner(path, threads=threads) as runner:
-            for index, image in enumerate(_one_by_one(batches)):
-                if index not in chosen:
-                    continue
-                taken_in = fed(image, manifest)
-                seen = {**runner.run_all(taken_in), **dict.fromkeys(inputs, taken_in)}
+            for image in images:
+                seen = {**runner.run_all(image), **dict.fromkeys(inputs, image)}
                 for name, kept in samples.items():
                     kept.add(seen[read[name]], wanted)
-
-
-def _one_by_one(batches: Iterable[Batch]) -> Iterable[NDArray[np.float32]]:
-    for batch in batches:
-        for row in range(len(batch.ids)):
-            yield batch.images[row : row + 1]
 
 
 def _corrected(
@@ -173,3 +160,4 @@ def apply_correction(quantized: ir.Model, correction: Correction) -> None:
         if found is not None:
             set_weights(layer, found.weight)
             shift_bias(layer, found.shift)
+    common.RemoveUnusedNodesPass()(quantized)  # biases that were replaced

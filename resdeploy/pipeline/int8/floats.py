@@ -1,7 +1,7 @@
 """A float graph and its calibration table in; one of the same answers that loses less in INT8.
 
 Two steps, each of which can be left out: the images are put onto the grid of their pixels, and
-channels of very different range are evened out. Neither looks at an image again.
+channels of very different range are evened out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from resdeploy.graph import Emitter
 from resdeploy.graph.files import read_model
 from resdeploy.graph.qdq.nodes import constant
 from resdeploy.graph.scaling.apply import by_output, factors_of, scale_channels
-from resdeploy.graph.scaling.gains import gains_of
 from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
 from resdeploy.graph.scaling.ties import Ties, ties_of
-from resdeploy.graph.shapes import Shapes, shapes_of
+from resdeploy.graph.shapes import shapes_of
 from resdeploy.pipeline.feeding import image_facts
 from resdeploy.quantization import METHODS
 from resdeploy.quantization.equalize import ROUNDED_WELL, Rounded, Weighted, equalizing_factors
@@ -34,6 +33,7 @@ from resdeploy.records import Manifest, QuantizeOptions, TensorRange
 from resdeploy.table import load_target
 
 Doubles = NDArray[np.float64]
+Gains = Mapping[str, Doubles]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,17 +52,23 @@ def floats_of(
     emitter: Emitter,
     how: QuantizeOptions,
     limit: int,
+    gains: Gains | str,
 ) -> Floats:
-    """The graph to put Q/DQ pairs into; limit: the largest integer of a weight."""
+    """The graph to put Q/DQ pairs into.
+
+    limit: the largest integer of a weight. gains: how much noise in each tensor matters, without
+    which channels are not evened out; or why nobody knows.
+    """
     model = read_model(source.path)
     observe = load_target(emitter.observed, extra="", why=f"the target {emitter.name}")
     names: tuple[str, ...] = observe(model)
     factors: dict[str, Doubles] = {}
     steps = []
-    if how.equalize:
-        evened = _equalized(model, manifest, table, emitter.grid, names, limit, how)
-        factors = evened
-        steps.append(f"equalize: {len(evened)} tensors")
+    if how.equalize and isinstance(gains, str):
+        steps.append(f"equalize: left out, {gains}")
+    elif how.equalize and not isinstance(gains, str):
+        factors = _equalized(model, manifest, table, emitter.grid, names, limit, how, gains)
+        steps.append(f"equalize: {len(factors)} tensors")
     aligned = _aligned(model, manifest, emitter.grid) if how.pixel_grid else None
     if aligned is not None:
         told = aligned if isinstance(aligned, str) else f"{aligned.name} holds pixels"
@@ -91,12 +97,12 @@ def _equalized(
     names: tuple[str, ...],
     limit: int,
     how: QuantizeOptions,
+    gains: Gains,
 ) -> dict[str, Doubles]:
     """Even out channels, in place; what the channels of each tensor were divided by."""
     shapes = shapes_of(model, image_facts(manifest))
     ties = ties_of(model, shapes)
-    gains = gains_of(model, shapes, _active(table.tensors))
-    view = _View(table=table.tensors, ties=ties, gains=gains, shapes=shapes, grid=grid, limit=limit)
+    view = _View(table=table.tensors, ties=ties, gains=gains, grid=grid, limit=limit)
     factors = equalizing_factors(
         [view.rounded(name) for name in names if name in ties.groups],
         view.layers(model),
@@ -105,14 +111,6 @@ def _equalized(
     )
     scale_channels(model, ties, factors)
     return factors_of(ties, factors)
-
-
-def _active(tensors: Mapping[str, TensorStatistics]) -> dict[str, Doubles]:
-    """The share of values above 0, by channel."""
-    return {
-        name: found.positive.sum(axis=1) / np.maximum(_seen(found), 1)
-        for name, found in tensors.items()
-    }
 
 
 def _seen(found: TensorStatistics) -> Doubles:
@@ -136,8 +134,7 @@ class _View:
 
     table: Mapping[str, TensorStatistics]
     ties: Ties
-    gains: Mapping[str, Doubles]
-    shapes: Shapes
+    gains: Gains
     grid: Grid
     limit: int
 

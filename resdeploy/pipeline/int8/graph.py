@@ -5,6 +5,7 @@ As in `make`: `quantize_file` writes one file, verified, and returns what its si
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +16,24 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy import runtimes  # each runtime is imported where it is used
-from resdeploy.artifact import Artifact, digest_of
+from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Source
 from resdeploy.errors import DataError
 from resdeploy.graph import Emitter
 from resdeploy.graph.affine import LARGEST
-from resdeploy.graph.files import write_model
+from resdeploy.graph.files import read_model, write_model
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
 from resdeploy.pipeline import paid
 from resdeploy.pipeline.feeding import fed, noise_for
 from resdeploy.pipeline.int8.calibration import require_same_graph
-from resdeploy.pipeline.int8.correction import Correction, apply_correction, correction_of
-from resdeploy.pipeline.int8.floats import Floats, floats_of
+from resdeploy.pipeline.int8.correction import (
+    IMAGES,
+    Correction,
+    apply_correction,
+    correction_of,
+)
+from resdeploy.pipeline.int8.floats import Floats, Gains, floats_of
 from resdeploy.pipeline.make import (
     THREADS,
     Checks,
@@ -35,7 +41,7 @@ from resdeploy.pipeline.make import (
     graph_image_shape,
     merged_checks,
 )
-from resdeploy.quantization.table import CalibrationTable
+from resdeploy.quantization.table import CalibrationTable, table_bytes
 from resdeploy.records import (
     CalibrationFacts,
     Check,
@@ -46,11 +52,13 @@ from resdeploy.records import (
     QuantizeOptions,
 )
 from resdeploy.report.format import fraction_text
+from resdeploy.runtimes import gradients
 from resdeploy.table import load_target
 
 # An INT8 graph this far from its float source has a misplaced pair or a wrong scale: sound
 # ones measured 25 to 39 dB on trained and random ResNets, two broken ones 5 and 9.
 MIN_SQNR_DB = 12.0
+_GAIN_IMAGES = 16  # gains are means over all positions of each
 _JUDGED_IMAGES = 8  # enough to tell the two apart, few enough to be quick
 
 
@@ -70,6 +78,15 @@ class Work:
     threads: int
     data: Source | None
     preprocess: Preprocess | None
+
+    def images(self, at_most: int) -> list[NDArray[Any]] | None:
+        """So many images, evenly spaced, one by one as the file takes them; None without images."""
+        if self.data is None or self.preprocess is None:
+            return None
+        return [
+            fed(batch.images, self.manifest)
+            for batch in self.data.batches(self.preprocess, 1, at_most)
+        ]
 
     def first_images(self, count: int) -> NDArray[np.float32] | None:
         """The first few images, float32 [N, C, H, W]; None where there are none at hand."""
@@ -132,7 +149,7 @@ def quantize_file(
         steps=(*draft.floats.steps, *_corrected(draft), *told),
         int8_macs_share=paid.int8_macs_share(path, work.manifest, work.emitter.runtime),
         calibration=CalibrationFacts(
-            table_sha256=digest_of(work.table.header.model_dump(mode="json")),
+            table_sha256=hashlib.sha256(table_bytes(work.table)).hexdigest(),
             method=work.how.method,
             data=work.table.header.data,
         ),
@@ -144,24 +161,45 @@ def quantize_file(
 
 def _draft(work: Work, progress: Progress) -> Draft:
     limit = LARGEST[work.bits.bits]
-    floats = floats_of(work.source, work.manifest, work.table, work.emitter, work.how, limit)
+    floats = floats_of(
+        work.source,
+        work.manifest,
+        work.table,
+        work.emitter,
+        work.how,
+        limit,
+        _gains(work) if work.how.equalize else {},
+    )
     correction: Correction = {}
-    if work.data is not None and work.preprocess is not None:
+    images = work.images(IMAGES)
+    if images is not None:
         model = floats.model.clone()
         _emit(model, work, floats, ())
-        count = work.data.facts().samples
         correction = correction_of(
             model,
             floats.model,
-            work.manifest,
-            progress(work.data.batches(work.preprocess, 1), "rounding weights", count),
-            images=count,
+            images,
+            progress=progress,
             grid=work.emitter.grid,
             how=work.how,
             limit=limit,
             threads=work.threads,
         )
     return Draft(work=work, floats=floats, correction=correction)
+
+
+def _gains(work: Work) -> Gains | str:
+    """How much noise in each tensor matters; or why it is not known."""
+    images = work.images(_GAIN_IMAGES)
+    if images is None:
+        return "it needs --data"
+    model = read_model(work.source.path)
+    unknown = gradients.without_gradient(model)
+    if unknown:
+        return f"no gradient is known of {', '.join(unknown)}"
+    layers = [node for node in model.graph if node.op_type in ("Conv", "Gemm")]
+    names = {*work.table.tensors, *(str(node.outputs[0].name) for node in layers)}
+    return gradients.gains_of(model, images, names)
 
 
 def _emit(model: ir.Model, work: Work, floats: Floats, keep: tuple[str, ...]) -> None:
