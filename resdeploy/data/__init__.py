@@ -20,6 +20,7 @@ _PUBLIC = {
     "EMBEDDED": "resdeploy.data.sources:EMBEDDED",
     "embedded_source": "resdeploy.data.sources:embedded_source",
     "source_from_reference": "resdeploy.data.sources:source_from_reference",
+    "refuse_calibrated": "resdeploy.data.audit:refuse_calibrated",
     "refuse_overlap": "resdeploy.data.audit:refuse_overlap",
 }
 

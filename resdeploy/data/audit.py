@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from resdeploy.contracts import Source
 from resdeploy.errors import DataError, listed
 
@@ -33,3 +35,20 @@ def refuse_overlap(calibration: Source, evaluation: Source) -> None:
         else "remove them from one of the two; accuracy on images that were "
         "calibrated with proves nothing",
     )
+
+
+def refuse_calibrated(hashes: Collection[str], evaluation: Source) -> None:
+    """Refuse a source with an image that a calibration table was made from, by content hash.
+
+    Raises:
+        DataError: at least one image is.
+    """
+    known = set(hashes)
+    shared = [name for name, content in evaluation.hashes().items() if content in known]
+    if shared:
+        plural = "images" if len(shared) > 1 else "image"
+        raise DataError(
+            f"the calibration table was made from {len(shared)} {plural} of the evaluation data "
+            f"{evaluation.facts().reference}: {listed(shared, 3)}",
+            hint="accuracy on images that were calibrated with proves nothing",
+        )

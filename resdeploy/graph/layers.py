@@ -49,6 +49,11 @@ class Layer:
     group: int
     window: Window | None
 
+    @property
+    def has_bias(self) -> bool:
+        """Whether there is something that a mean error can be taken out of."""
+        return len(self.node.inputs) > 2 and self.node.inputs[2] is not None
+
 
 def layers_of(model: ir.Model) -> tuple[Layer, ...]:
     """The layers with integer weights, in the order of the graph."""
@@ -99,14 +104,6 @@ def _window(node: ir.Node, kernel: tuple[int, ...]) -> Window | None:
     )
 
 
-def weights_of(model: ir.Model, names: tuple[str, ...]) -> dict[str, NDArray[np.float32]]:
-    """The float weights of the nodes of these names."""
-    wanted = set(names)
-    nodes = [node for node in model.graph if label(node) in wanted]
-    found = {label(node): constant(node.inputs[1]) for node in nodes}
-    return {name: weight for name, weight in found.items() if weight is not None}
-
-
 def set_weights(layer: Layer, integers: NDArray[np.int8]) -> None:
     """Give a layer other integers, in place."""
     weight = _dequantizer(layer.node.inputs[1])
@@ -116,7 +113,7 @@ def set_weights(layer: Layer, integers: NDArray[np.int8]) -> None:
 
 def shift_bias(layer: Layer, shift: Doubles) -> None:
     """Add float64 [O] to the bias of a layer that has one, in place."""
-    if len(layer.node.inputs) < 3 or layer.node.inputs[2] is None:
+    if not layer.has_bias:
         return
     value = layer.node.inputs[2]
     bias = _dequantizer(value)

@@ -36,7 +36,8 @@ def percentile(found: Histogram, grid: Grid) -> TensorRange:
     centres, total = found.centres, found.counts.sum() + found.zeros
 
     def clipped(fraction: float) -> float:
-        outside = (centres < fraction * found.low) | (centres > fraction * found.high)
+        low, high = _held(fraction * found.low, fraction * found.high, grid)
+        outside = (centres < low) | (centres > high)
         return float(found.counts[outside].sum())
 
     if not found.counts.any():  # all values are one, which must not be clipped
@@ -66,7 +67,7 @@ def entropy(found: Histogram, grid: Grid) -> TensorRange:
     centres = found.centres
 
     def divergence(fraction: float) -> float:
-        low, high = fraction * found.low, fraction * found.high
+        low, high = _held(fraction * found.low, fraction * found.high, grid)
         inside = (centres >= low) & (centres <= high)
         if not inside.any():
             return np.inf
@@ -95,6 +96,13 @@ def _divergence(kept: Doubles, levelled: Doubles) -> float:
     p, q = kept / kept.sum(), levelled / levelled.sum()
     seen = p > 0
     return float(np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))))
+
+
+def _held(low: float, high: float, grid: Grid) -> tuple[float, float]:
+    """What is not clipped where [low, high] is spread over the grid."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    reach = max(-low, high)
+    return (-reach, reach) if grid.symmetric else (low, high)
 
 
 def _rounded(values: Doubles, low: float, high: float, grid: Grid) -> Doubles:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,13 +95,33 @@ def read_table(path: Path) -> CalibrationTable:
             f"{path} is no calibration table: {error}",
             hint="`resdeploy quantize` leaves one beside the INT8 file",
         ) from error
-    tensors = {}
-    for name, row in rows.items():
-        first, images = (int(number) for number in row.pop("first"))
-        tensors[name] = TensorStatistics(first=first, images=images, **row)
+    tensors = {name: _statistics(name, row, path) for name, row in rows.items()}
     return CalibrationTable(
         header=header, found=Calibrated(tensors=tensors, images=header.images, reach=reach)
     )
+
+
+def _statistics(name: str, row: dict[str, NDArray[Any]], path: Path) -> TensorStatistics:
+    """What the arrays of one tensor hold.
+
+    Raises:
+        ArtifactError: they do not go together.
+    """
+    channels, bins = row["low"].shape, row["positive"].shape[-1:]
+    wanted = {
+        **dict.fromkeys(("low", "high", "zeros"), channels),
+        **dict.fromkeys(("positive", "negative"), (*channels, *bins)),
+        "first": (2,),
+    }
+    wrong = [part for part, shape in wanted.items() if row[part].shape != shape]
+    if wrong:
+        raise ArtifactError(
+            f"{path} is damaged: {wrong[0]!r} of the tensor {name!r} is "
+            f"{list(row[wrong[0]].shape)}",
+            hint="make it again: quantize --data",
+        )
+    first, images = (int(number) for number in row["first"])
+    return TensorStatistics(first=first, images=images, **{part: row[part] for part in _PARTS})
 
 
 def _header(text: str, path: Path) -> CalibrationHeader:

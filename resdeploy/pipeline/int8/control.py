@@ -15,7 +15,7 @@ from pathlib import Path
 from resdeploy import runtimes  # each runtime is imported where it is used
 from resdeploy.artifact import scratch_folder
 from resdeploy.contracts import Notify, Progress, Source
-from resdeploy.data import source_from_reference
+from resdeploy.data import refuse_calibrated, source_from_reference
 from resdeploy.errors import BoundError, UsageError, listed
 from resdeploy.graph.files import write_model
 from resdeploy.graph.layers import layers_of
@@ -112,10 +112,12 @@ def keeping_within(
     """How the nodes to leave in float are found, for `quantize_file`.
 
     Raises, when it is called:
+        DataError: the calibration table was made from images of `evaluation`.
         BoundError: the bound does not hold with all layers in float.
     """
 
     def keep(draft: Draft) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        refuse_calibrated(draft.work.table.header.images, evaluation)
         trials = _Trials(draft, bound, evaluation, progress)
         if not trials.problems(()):
             return (), ()

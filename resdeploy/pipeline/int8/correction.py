@@ -147,7 +147,7 @@ def _corrected(
         if how.round_weights:
             moments = samples.moments(part)
             integers[own] = rounded_weights(flat[own], scale, moments, samples.count, limit)
-        if how.correct_bias:
+        if how.correct_bias and layer.has_bias:
             got = (integers[own] * scale[:, None]) @ after[part]
             shift[own] = flat[own] @ before[part] - got
     return Corrected(weight=integers.reshape(layer.weight.shape), shift=shift)

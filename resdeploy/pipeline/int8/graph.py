@@ -209,9 +209,12 @@ def _emit(model: ir.Model, work: Work, floats: Floats, keep: tuple[str, ...]) ->
 
 def _corrected(draft: Draft) -> tuple[str, ...]:
     """What was done to the layers, in words."""
-    how, count = draft.work.how, len(draft.correction)
-    steps = {"round weights": how.round_weights, "correct bias": how.correct_bias}
-    return tuple(f"{name}: {count} layers" for name, done in steps.items() if done and count)
+    found = draft.correction.values()
+    steps = {
+        "round weights": len(found) if draft.work.how.round_weights else 0,
+        "correct bias": sum(bool(row.shift.any()) for row in found),
+    }
+    return tuple(f"{name}: {count} layers" for name, count in steps.items() if count)
 
 
 def tell_unfused(manifest: Manifest, notify: Notify) -> None:
