@@ -9,6 +9,7 @@ from resdeploy.errors import UsageError
 from resdeploy.words import FloatType, Head, Interpolation, NormChoice, WeightBitsChoice
 
 if TYPE_CHECKING:
+    from resdeploy.pipeline.int8.control import Bound
     from resdeploy.pipeline.preprocessing import InputChoice
     from resdeploy.records import CastOptions, ExportOptions, ModelOptions, QuantizeOptions
 
@@ -109,3 +110,18 @@ class QuantizeFlags:
             correct_bias=not self.no_correct_bias,
             keep=tuple(self.keep or ()),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundFlags:
+    """What the command line says about what INT8 may lose."""
+
+    max_drop: float | None
+    min_agreement: float | None
+    evaluation: str | None
+
+    def bound(self) -> Bound:
+        """The same as the library takes it."""
+        from resdeploy.pipeline.int8.control import bound_of
+
+        return bound_of(self.max_drop, self.min_agreement, self.evaluation)

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from resdeploy.cli.flags import (
+    BoundFlags,
     CastFlags,
     ExportFlags,
     InputOptions,
@@ -207,6 +208,26 @@ _GROUPS: dict[type, _Group] = {
             ),
         },
         value=QuantizeFlags,
+    ),
+    BoundFlags: _Group(
+        options={
+            "max_drop": _option(
+                float | None,
+                "Leave layers in float until top-1 drops by no more; else exit code 1.",
+                metavar="FRACTION",
+            ),
+            "min_agreement": _option(
+                float | None,
+                "Leave layers in float until so many images keep their class; else exit code 1.",
+                metavar="FRACTION",
+            ),
+            "evaluation": _option(
+                str | None,
+                "Of --max-drop and --min-agreement: the images to hold them on, none of --data.",
+                metavar="DATA",
+            ),
+        },
+        value=BoundFlags,
     ),
 }
 

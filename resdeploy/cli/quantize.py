@@ -8,10 +8,28 @@ from typing import Annotated
 import typer
 
 from resdeploy.cli.export import print_artifact
-from resdeploy.cli.flags import InputOptions, ModelFlags, QuantizeFlags
+from resdeploy.cli.flags import BoundFlags, InputOptions, ModelFlags, QuantizeFlags
 from resdeploy.cli.options import DATA_METAVAR, OutputPath, Samples, SkipBroken, Weights
 from resdeploy.cli.output import Output
 from resdeploy.words import OnBroken
+
+CalibrationData = Annotated[
+    str | None,
+    typer.Option(
+        metavar=DATA_METAVAR,
+        help="The images to calibrate on, 100 or more; class subfolders are labels.",
+        show_default=False,
+    ),
+]
+Tables = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE.safetensors",
+        help="A calibration table of this graph, instead of a pass over the images; several are "
+        "merged. Without --data, weights are rounded to the nearest.",
+        show_default=False,
+    ),
+]
 
 
 def quantize(
@@ -19,57 +37,21 @@ def quantize(
     image: InputOptions,
     flags: ModelFlags,
     how: QuantizeFlags,
+    bound: BoundFlags,
     model: Annotated[
         str,
         typer.Argument(
             metavar="MODEL|IN.onnx", help="A model, or a float ONNX file.", show_default=False
         ),
     ],
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar=DATA_METAVAR,
-            help="The images to calibrate on, 100 or more; class subfolders are labels.",
-            show_default=False,
-        ),
-    ] = None,
-    table: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="FILE.safetensors",
-            help="A calibration table of this graph, instead of a pass over the images; several "
-            "are merged. Without --data, weights are rounded to the nearest.",
-            show_default=False,
-        ),
-    ] = None,
+    data: CalibrationData = None,
+    table: Tables = None,
     weights: Weights = None,
     target: Annotated[
         str, typer.Option(metavar="ort-cpu|openvino|tensorrt", help="Who will run the INT8 graph.")
     ] = "ort-cpu",
     samples: Samples = None,
     skip_broken: SkipBroken = False,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="Leave layers in float until top-1 drops by no more; exit code 1 if it does.",
-        ),
-    ] = None,
-    min_agreement: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help="Leave layers in float until so many images keep their class; else exit code 1.",
-        ),
-    ] = None,
-    evaluation: Annotated[
-        str | None,
-        typer.Option(
-            metavar=DATA_METAVAR,
-            help="The images to hold --max-drop and --min-agreement on; not those of --data.",
-            show_default=False,
-        ),
-    ] = None,
     output: OutputPath = None,
 ) -> None:
     """Calibrate on images and write an INT8 graph with Q/DQ pairs, and its table."""
@@ -77,7 +59,6 @@ def quantize(
         from rich.text import Text
 
         from resdeploy.pipeline import paid
-        from resdeploy.pipeline.int8.control import bound_of
         from resdeploy.pipeline.quantize import quantize as quantized
 
         made = quantized(
@@ -88,7 +69,7 @@ def quantize(
             options=flags.options(),
             target=target,
             how=how.options(),
-            bound=bound_of(max_drop, min_agreement, evaluation),
+            bound=bound.bound(),
             samples=samples,
             on_broken=OnBroken.SKIP if skip_broken else OnBroken.STOP,
             output=output,
