@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from common import ROOT, CannotRunError, Findings, Target, at_least, conclude, exactly, parser_of
 
 if TYPE_CHECKING:
-    from resdeploy.records import DriftRecord
+    from resdeploy.records import DriftFigures, DriftRecord
 
 AGREEMENT = 0.975
 
@@ -83,7 +83,7 @@ def drift_of(row: Published, data: Path, folder: Path) -> dict[str, DriftRecord]
     return {record.name: record for record in records}
 
 
-def figures_of(record: DriftRecord) -> dict[str, Any]:
+def figures_of(record: DriftFigures) -> dict[str, Any]:
     """The numbers of a record that a reader wants."""
     return {
         "samples": record.samples,

@@ -152,11 +152,13 @@ def measured_resdeploy(*words: str, cwd: Path | None = None, **env: str) -> Chil
     return Child(**{**asdict(child), "command": ("resdeploy", *words)})
 
 
-def measured_child(script: Path, *words: str, cwd: Path | None = None, **env: str) -> Child:
+def measured_child(
+    script: Path, *words: str, cwd: Path | None = None, python: str = sys.executable, **env: str
+) -> Child:
     """Run a Python script as a process of its own, with its time and peak memory."""
     with tempfile.TemporaryDirectory(prefix="resdeploy-bench-") as folder:
         report, out, err = (Path(folder) / name for name in ("peak", "stdout", "stderr"))
-        wrapped = [sys.executable, str(HERE / "with_peak.py"), str(report), str(script), *words]
+        wrapped = [python, str(HERE / "with_peak.py"), str(report), str(script), *words]
         with out.open("w") as stdout, err.open("w") as stderr:
             start = time.perf_counter()
             process = subprocess.Popen(

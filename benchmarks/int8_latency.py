@@ -1,0 +1,278 @@
+"""INT8 files of ours are as fast as the fastest of other quantizers, on the same runtime.
+
+    python benchmarks/int8_latency.py \
+        --peer-python /path/to/nncf/bin/python --peer-python /path/to/modelopt/bin/python
+
+Claim: resnet50 at 224×224, two threads, batch 1 and 8, in ONNX Runtime and in OpenVINO: our INT8
+file takes at most the time of the fastest INT8 file that a peer makes of the same float file.
+
+Method: seeded random weights and synthetic images: which kernels run, and on how many numbers,
+does not depend on their values. Every file is opened in one process with the product's runners,
+and the product's `measure_latency` takes them in turn, an untimed inference before each timed one.
+That is repeated with new sessions, so that the luck of one session decides nothing.
+
+How to read it: `ratios` are of medians, ours over the fastest peer, one for each repeat; the
+target is held against their median, and the least and the largest say how far the machine
+moved. The fastest peer is the one with the least median over all repeats. A file whose logits on
+the calibration images are less than 20 dB from FP32's in a runtime is timed there but counts
+as no peer: a fast wrong answer is no result.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common import CannotRunError, Findings, Target, at_most, conclude, median, parser_of
+from int8_fidelity import preprocess_of
+from peer_quantize import PEERS
+from peers import Made, add_options, made_by, made_by_us, save_images, workplace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from resdeploy.contracts import Runner
+
+RATIO = 1.0
+SAMPLES = 16
+CALIBRATION = f"synthetic:{SAMPLES}"
+BATCHES = (1, 8)
+MIN_SQNR_DB = 20.0
+FP32 = "fp32"
+# How a peer comes to its ranges does not change what runs: one file of each kind of graph.
+RIVALS = ("ort-u8-minmax", "ort-u8-minmax-7bit", "ort-s8-minmax", "nncf", "modelopt-max")
+# Ours that is held against the peers, by runtime; the target decides where Q/DQ pairs are.
+OURS = {"ort": "ort-cpu", "openvino": "openvino"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How much is timed."""
+
+    model: str
+    batches: tuple[int, ...]
+    rounds: int
+    warmup: int
+    threads: int
+    repeats: int
+
+
+def files_of(
+    model: str, folder: Path, pythons: Sequence[Path], work: Path | None
+) -> dict[str, Made]:
+    """The float file, and what we and each peer made of it."""
+    from resdeploy.data import source_from_reference
+    from resdeploy.pipeline.produce import export
+
+    floats, images = folder / "float.onnx", folder / "images.npy"
+    export(model, output=floats)
+    save_images(source_from_reference(CALIBRATION), preprocess_of(floats), images)
+    files = {FP32: Made(name=FP32, path=floats, figures={})}
+    with workplace(pythons, work) as place:
+        for name in RIVALS:
+            made = made_by(PEERS[name], floats, images, place)
+            files[name] = kept(made, folder)
+    for target in dict.fromkeys(OURS.values()):
+        name, output = ours_of(target), folder / f"{target}.onnx"
+        files[name] = made_by_us(name, floats, CALIBRATION, output, SAMPLES, {"target": target})
+    for name, made in files.items():
+        print(f"{name}: {made.figures.get('failed', 'made').splitlines()[-1]}", flush=True)
+    return files
+
+
+def kept(made: Made, folder: Path) -> Made:
+    """A peer's file where it stays until all is timed: the workplace may go away."""
+    if made.path is None:
+        return made
+    path = folder / f"{made.name}.onnx"
+    path.write_bytes(made.path.read_bytes())
+    return Made(name=made.name, path=path, figures=made.figures)
+
+
+def ours_of(target: str) -> str:
+    """What a file of ours is called among the others."""
+    return f"resdeploy {target}"
+
+
+def runtimes_here() -> dict[str, Any]:
+    """What makes a Runner of (path, threads), by runtime, of those that are installed."""
+    from resdeploy.runtimes import RUNTIMES
+    from resdeploy.table import load_target
+
+    rows = [RUNTIMES[name] for name in OURS if name in RUNTIMES]
+    return {
+        row.name: load_target(row.target, extra=row.extra, why=f"timing in {row.name}")
+        for row in rows
+        if row.is_installed()
+    }
+
+
+def timed(
+    make: Any, files: dict[str, Made], images: dict[int, NDArray[np.float32]], settings: Settings
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
+    """Timings of every file by batch, a dict for each repeat; and the SQNR of each in dB."""
+    from resdeploy.measure import measure_latency
+
+    channels: dict[str, list[dict[str, Any]]] = {str(batch): [] for batch in images}
+    sqnr: dict[str, float] = {}
+    for _ in range(settings.repeats):
+        with ExitStack() as stack:
+            runners: dict[str, Runner] = {
+                name: stack.enter_context(make(made.path, threads=settings.threads))
+                for name, made in files.items()
+                if made.path is not None
+            }
+            sqnr = sqnr or sqnr_of(runners, images[max(images)])
+            for batch, own in images.items():
+                found = measure_latency(
+                    runners,
+                    dict.fromkeys(runners, own),
+                    rounds=settings.rounds,
+                    warmup=settings.warmup,
+                )
+                channels[str(batch)].append(
+                    {name: timing.model_dump(mode="json") for name, timing in found.items()}
+                )
+    return channels, sqnr
+
+
+def sqnr_of(runners: dict[str, Runner], images: NDArray[np.float32]) -> dict[str, float]:
+    """10·log10(Σ reference² / Σ (candidate − reference)²) of each file but the float one."""
+    import numpy as np
+
+    answers = {name: runner.run(images).astype(np.float64) for name, runner in runners.items()}
+    signal = np.square(answers[FP32]).sum()
+    return {
+        name: float(10 * np.log10(signal / np.square(logits - answers[FP32]).sum()))
+        for name, logits in answers.items()
+        if name != FP32
+    }
+
+
+def compared(runtime: str, repeats: list[dict[str, Any]], sqnr: dict[str, float]) -> dict[str, Any]:
+    """Medians over the repeats, the fastest peer that answers right, and ours over it."""
+    p50 = {name: [repeat[name]["p50_ms"] for repeat in repeats] for name in repeats[0]}
+    medians = {name: median(values) for name, values in p50.items()}
+    ours = ours_of(OURS[runtime])
+    rivals = [name for name in RIVALS if name in p50 and sqnr[name] >= MIN_SQNR_DB]
+    found: dict[str, Any] = {"median_p50_ms": medians, "repeats_p50_ms": p50}
+    if not rivals or ours not in p50:
+        return found
+    fastest = min(rivals, key=medians.__getitem__)
+    ratios = [own / other for own, other in zip(p50[ours], p50[fastest], strict=True)]
+    return {
+        **found,
+        "ours": ours,
+        "fastest_peer": fastest,
+        "ratios": ratios,
+        "ratio": median(ratios),
+        "ratio_least": min(ratios),
+        "ratio_largest": max(ratios),
+        "int8_to_fp32": medians[ours] / medians[FP32],
+    }
+
+
+def images_of(floats: Path, batches: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+    """Synthetic images, float32 [N, C, H, W], by batch size."""
+    from resdeploy.data import source_from_reference
+
+    (batch,) = source_from_reference(f"synthetic:{max(batches)}").batches(
+        preprocess_of(floats), max(batches)
+    )
+    return {size: batch.images[:size].copy() for size in batches}
+
+
+def measure(settings: Settings, pythons: Sequence[Path], work: Path | None) -> Findings:
+    """Every file, in every runtime that is here."""
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="resdeploy-latency-") as name:
+        files = files_of(settings.model, Path(name), pythons, work)
+        floats = files[FP32].path
+        if floats is None:
+            raise CannotRunError("there is no float file")
+        images = images_of(floats, settings.batches)
+        for runtime, make in runtimes_here().items():
+            channels, sqnr = timed(make, files, images, settings)
+            summary = {
+                batch: compared(runtime, repeats, sqnr) for batch, repeats in channels.items()
+            }
+            figures[runtime] = {"sqnr_db": sqnr, "summary": summary, "channels": channels}
+            print_summary(runtime, summary, sqnr)
+    return Findings(
+        settings={
+            "model": settings.model,
+            "batches": settings.batches,
+            "rounds": settings.rounds,
+            "warmup": settings.warmup,
+            "threads": settings.threads,
+            "repeats": settings.repeats,
+            "calibration": CALIBRATION,
+            "min_sqnr_db": MIN_SQNR_DB,
+        },
+        figures={"files": {name: made.figures for name, made in files.items()}, **figures},
+        targets=targets_of(settings.batches, figures),
+    )
+
+
+def targets_of(batches: Sequence[int], figures: dict[str, Any]) -> tuple[Target, ...]:
+    """A ratio for each runtime and batch; one that was not measured does not hold."""
+    targets = []
+    for runtime in OURS:
+        for batch in batches:
+            found = figures.get(runtime, {}).get("summary", {}).get(str(batch), {})
+            name = f"{runtime}, batch {batch}: ours / fastest peer"
+            if "ratio" in found:
+                name += f" ({found['fastest_peer']})"
+            targets.append(at_most(name, RATIO, found.get("ratio", float("nan"))))
+    return tuple(targets)
+
+
+def print_summary(runtime: str, summary: dict[str, Any], sqnr: dict[str, float]) -> None:
+    """Show the milliseconds above the targets."""
+    for batch, found in summary.items():
+        for name, p50 in found["median_p50_ms"].items():
+            fidelity = f"{sqnr[name]:5.1f} dB" if name in sqnr else ""
+            print(f"{runtime:8} batch {batch}  {name:22} p50 {p50:7.1f} ms  {fidelity}", flush=True)
+        if "ratio" in found:
+            least, largest = found["ratio_least"], found["ratio_largest"]
+            print(
+                f"{runtime:8} batch {batch}  ours / {found['fastest_peer']}: "
+                f"{found['ratio']:.3f} ({least:.3f} to {largest:.3f})"
+            )
+
+
+def main() -> int:
+    """Parse, measure, conclude."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--model", default="resnet50", help="[default: resnet50]")
+    parser.add_argument("--rounds", type=int, default=30, help="[default: 30]")
+    parser.add_argument("--warmup", type=int, default=5, help="[default: 5]")
+    parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
+    parser.add_argument("--repeats", type=int, default=5, help="new sessions [default: 5]")
+    add_options(parser)
+    given = parser.parse_args()
+    settings = Settings(
+        model=given.model,
+        batches=BATCHES,
+        rounds=given.rounds,
+        warmup=given.warmup,
+        threads=given.threads,
+        repeats=given.repeats,
+    )
+    claim = "resnet50: our INT8 takes at most the time of the fastest peer on the same runtime"
+    return conclude(
+        "int8_latency",
+        claim,
+        given.results,
+        lambda: measure(settings, given.peer_python, given.work),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
