@@ -79,7 +79,7 @@ def test_the_recipe_of_the_design(tmp_path: Path, names: Names) -> None:
 
 def test_defaults_and_references(tmp_path: Path, names: Names) -> None:
     recipe = read(tmp_path, SMALL + 'baseline = "../b.json"'.join(["", ""]), names)
-    assert (recipe.seed, recipe.bench.batches, recipe.quantization.method) == (0, (1,), "minmax")
+    assert (recipe.seed, recipe.bench.batches, recipe.quantization.method) == (0, (1,), "mse")
     assert recipe.weights == "random"
     assert recipe.data.evaluation.reference(recipe.base) == "synthetic:4:0"
     recipe = read(tmp_path, 'baseline = "b.json"\n' + SMALL, names)

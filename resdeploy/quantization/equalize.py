@@ -138,6 +138,9 @@ def _least_factors(rows: Sequence[Rounded], members: NDArray[np.bool_], count: i
     reach = np.maximum(reach / np.array([row.levels for row in rows])[:, None], _TINY)
     steps = _best_steps(reach[:, :-1], gain[:, :-1], least=reach[:, -1])
     factors = (reach[:, :-1] / steps[:, None]).max(axis=0)
+    if (reach[:, -1] <= _TINY).all():
+        # Nothing fixes how large they are together: about 1, so that float16 can hold the weights.
+        factors /= np.exp(np.log(factors[members]).mean())
     return np.where(members, factors, 1.0)
 
 

@@ -40,7 +40,9 @@ def rounded_weights(
     moments: float32 [K, K], the mean of x xᵀ over `samples` inputs. limit: the largest integer.
     """
     order = np.argsort(-np.diag(moments), kind="stable")  # what matters most has most to choose
-    spread = _spread(moments[np.ix_(order, order)], samples)
+    backwards = order[::-1]
+    moments = moments[np.ix_(backwards, backwards)]
+    spread = _spread(moments, samples)
     rest = weight[:, order] / scale[:, None]
     found = np.empty(rest.shape, np.int8)
     for start in range(0, rest.shape[1], _BLOCK):
@@ -62,15 +64,17 @@ def rounded_weights(
 def _spread(moments: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     """The upper triangular root of the inverse of what is believed of the moments.
 
-    The moments are used up: of 4,608 inputs they are 85 MB, and so would be each copy.
+    moments: with rows and columns in reverse; they are used up. Of 4,608 inputs they are 85 MB,
+    and so would be each copy.
     """
     count = len(moments)
     power = np.diag(moments).copy()
     power[power <= 0] = 1.0  # an input that was always 0: its weights matter to nobody
     moments *= samples / (samples + _DISTRUST * count)
     np.fill_diagonal(moments, power + _DAMPING * power.mean())
-    # With rows and columns in reverse, the lower root becomes R⁻¹, which is upper triangular.
-    lower, failed = lapack.spotrf(moments[::-1, ::-1], lower=1, clean=1)
+    # In reverse, the lower root of H is R⁻¹. LAPACK works in place on columns, which are the rows
+    # of a symmetric matrix.
+    lower, failed = lapack.spotrf(moments.T, lower=1, clean=1, overwrite_a=1)
     assert failed == 0  # what was added to the diagonal makes it positive
     inverse, failed = lapack.strtri(lower, lower=1, overwrite_c=1)
     assert failed == 0
