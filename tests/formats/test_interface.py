@@ -18,9 +18,9 @@ from resdeploy.graph.files import read_model
 from resdeploy.graph.summary import summary_of
 from resdeploy.models.heads import headed
 from resdeploy.models.reference import resolve
-from resdeploy.pipeline.runtime_choice import format_of
 from resdeploy.pipeline.feeding import pixels_of
 from resdeploy.pipeline.make_export import export_file, exporters_of
+from resdeploy.pipeline.runtime_choice import format_of
 from resdeploy.records import ExportOptions, ModelOptions, Preprocess
 from resdeploy.runtimes import RUNTIMES
 from resdeploy.table import load_target
