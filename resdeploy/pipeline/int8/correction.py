@@ -8,7 +8,7 @@ so that none has to wait for the one before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,8 @@ Correction = Mapping[str, Corrected]
 def correction_of(
     quantized: ir.Model,
     floats: ir.Model,
-    images: Sequence[NDArray[Any]],
+    images: Iterable[NDArray[Any]],
+    count: int,
     *,
     progress: Progress,
     grid: Grid,
@@ -57,7 +58,8 @@ def correction_of(
 ) -> dict[str, Corrected]:
     """Better integers and biases for the layers of `quantized`, by name; neither graph changes.
 
-    images: one by one, as the graphs take them. limit: the largest integer of a weight.
+    images: `count` of them, one by one, as the graphs take them.
+    limit: the largest integer of a weight.
     """
     if not (how.round_weights or how.correct_bias):
         return {}
@@ -70,7 +72,7 @@ def correction_of(
         for index, layer in enumerate(layers)
     }
     read = {name: _read_by(nodes[name]) for name in samples}
-    _sample(floats, images, samples, read, threads=threads)
+    _sample(floats, images, count, samples, read, threads=threads)
     found = {}
     for layer in progress(layers, "rounding weights", len(layers)):
         exact = constant(nodes[layer.name].inputs[1])
@@ -100,14 +102,15 @@ def _read_by(node: ir.Node) -> str:
 
 def _sample(
     floats: ir.Model,
-    images: Sequence[NDArray[Any]],
+    images: Iterable[NDArray[Any]],
+    count: int,
     samples: Mapping[str, LayerSamples],
     read: Mapping[str, str],
     *,
     threads: int,
 ) -> None:
     """Run images through the float graph, and let each layer keep what it wants of them."""
-    wanted = -(-ROWS // len(images))
+    wanted = -(-ROWS // max(count, 1))
     graph = floats.clone()
     inputs = {value.name for value in graph.graph.inputs}
     made = {value.name: value for node in graph.graph for value in node.outputs}

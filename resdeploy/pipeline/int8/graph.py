@@ -6,7 +6,7 @@ As in `make`: `quantize_file` writes one file, verified, and returns what its si
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,14 +79,12 @@ class Work:
     data: Source | None
     preprocess: Preprocess | None
 
-    def images(self, at_most: int) -> list[NDArray[Any]] | None:
+    def images(self, at_most: int) -> Iterator[NDArray[Any]] | None:
         """So many images, evenly spaced, one by one as the file takes them; None without images."""
         if self.data is None or self.preprocess is None:
             return None
-        return [
-            fed(batch.images, self.manifest)
-            for batch in self.data.batches(self.preprocess, 1, at_most)
-        ]
+        batches = self.data.batches(self.preprocess, 1, at_most)
+        return (fed(batch.images, self.manifest) for batch in batches)
 
     def first_images(self, count: int) -> NDArray[np.float32] | None:
         """The first few images, float32 [N, C, H, W]; None where there are none at hand."""
@@ -172,13 +170,14 @@ def _draft(work: Work, progress: Progress) -> Draft:
     )
     correction: Correction = {}
     images = work.images(IMAGES)
-    if images is not None:
+    if images is not None and work.data is not None:
         model = floats.model.clone()
         _emit(model, work, floats, ())
         correction = correction_of(
             model,
             floats.model,
             images,
+            min(work.data.facts().samples, IMAGES),
             progress=progress,
             grid=work.emitter.grid,
             how=work.how,
