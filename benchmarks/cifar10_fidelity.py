@@ -65,7 +65,9 @@ def require_data(data: Path) -> None:
 def drift_of(row: Published, data: Path, folder: Path) -> dict[str, DriftRecord]:
     """`onnx`, `int8-7bit` and `int8-8bit` against eager."""
     from resdeploy.pipeline.evaluate import check
-    from resdeploy.pipeline.produce import export, quantize
+    from resdeploy.pipeline.produce import export
+    from resdeploy.pipeline.quantize import quantize
+    from resdeploy.records import QuantizeOptions
     from resdeploy.words import WeightBitsChoice
 
     weights = data / "checkpoints" / row.file
@@ -75,7 +77,7 @@ def drift_of(row: Published, data: Path, folder: Path) -> dict[str, DriftRecord]
         made = quantize(
             str(floats),
             data=str(data / "cifar10" / "calibration"),
-            weight_bits=bits,
+            how=QuantizeOptions(weight_bits=bits),
             output=folder / f"int8-{bits.value}bit.onnx",
         )
         paths.append(made.artifact.path)

@@ -39,7 +39,8 @@ def timed(
 ) -> tuple[Sequence[LatencyRecord], dict[str, Any]]:
     """The latency records of eager, fp32 and int8, and how INT8 was made."""
     from resdeploy.pipeline.evaluate import bench
-    from resdeploy.pipeline.produce import export, quantize
+    from resdeploy.pipeline.produce import export
+    from resdeploy.pipeline.quantize import quantize
 
     with tempfile.TemporaryDirectory(prefix="resdeploy-latency-") as name:
         folder = Path(name)
