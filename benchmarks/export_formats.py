@@ -115,14 +115,13 @@ def facts_of(manifest: Manifest, form: Form) -> Line:
 
     steps = {step.step: step for step in manifest.history}
     checks, quantized = manifest.verification, manifest.quantization
-    fusions = quantized.fusions if quantized else ()
     return {
         "checks": len(checks),
         "failed_checks": [check.name for check in checks if not check.passed],
         **distance(manifest, form),
         "size_bytes": manifest.size_bytes,
         "nodes": manifest.history[-1].nodes,
-        "integer": {each.operator: [each.fused, each.nodes] for each in fusions},
+        "int8_macs_share": quantized.int8_macs_share if quantized else None,
         "exporter": notes_of(steps["export"], besides=FORMATS[manifest.format].note),
         "simplifier": notes_of(steps["simplify"]) if "simplify" in steps else [],
     }
@@ -232,7 +231,7 @@ def cells_of(line: Line) -> list[str]:
         f"{line['sqnr_db']:.1f}" if "sqnr_db" in line else f"{line['difference']:.1e}",
         "" if line["nodes"] is None else str(line["nodes"]),
         *("; ".join(line[key]).replace("|", "/") for key in ("exporter", "simplifier")),
-        ", ".join(f"{of[0]} of {of[1]} {operator}" for operator, of in line["integer"].items()),
+        "" if line["int8_macs_share"] is None else f"{line['int8_macs_share']:.0%} of the MACs",
     ]
 
 

@@ -110,18 +110,26 @@ class _Window:
     def add(self, sample: Floats) -> None:
         """Count the values float32 [C, positions]."""
         codes = sample.view(np.uint32) >> _SHIFT
-        sizes = codes & (_SIGN - 1)
-        seen = sizes >= _SMALLEST
-        if seen.any():
-            self.cover(int(sizes[seen].min()), int(sizes.max()) + 1)
+        met = np.flatnonzero(np.bincount(codes.ravel(), minlength=2 * _SIGN)) & (_SIGN - 1)
+        met = met[met >= _SMALLEST]
+        if len(met):
+            self.cover(int(met.min()), int(met.max()) + 1)
         width = 1 + 2 * self.bins
-        place = np.where(seen, sizes.astype(np.int64) + (1 - self.first), 0)
-        place += np.where(seen & (codes >= _SIGN), self.bins, 0)
-        place += np.arange(len(sample))[:, None] * width
-        found = np.bincount(place.ravel(), minlength=len(sample) * width)
+        places = self._columns()[codes]
+        places += np.arange(len(sample), dtype=np.int64)[:, None] * width
+        found = np.bincount(places.ravel(), minlength=len(sample) * width)
         rows = found.reshape(len(sample), width).astype(np.uint32)
         self.zeros += rows[:, 0]
         self.counts += rows[:, 1:].reshape(self.counts.shape)
+
+    def _columns(self) -> NDArray[np.int64]:
+        """For each code, where its count stands in a row of zeros, positive and negative ones."""
+        columns = np.zeros(2 * _SIGN, np.int64)
+        own = np.arange(self.bins)
+        for sign in (0, 1):
+            start = sign * _SIGN + self.first
+            columns[start : start + self.bins] = 1 + sign * self.bins + own
+        return columns
 
     def statistics(self, images: int, low: Floats, high: Floats) -> TensorStatistics:
         """What was counted, without the bins that count as zero."""
