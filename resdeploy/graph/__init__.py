@@ -17,18 +17,15 @@ from resdeploy.table import Table, lazy
 class Emitter:
     """Puts Q/DQ pairs where one runtime wants them. `name` is the target on the command line.
 
-    grid: what activations are rounded to. weight_bits: how wide weights may be. observed: which
-    tensors of a model need a range. target: the pass itself, from (model, ranges, weight_bits=,
-    keep=). validate: what is wrong with a Q/DQ graph for this runtime, whoever made it.
+    grid: what activations are rounded to. weight_bits: how wide weights may be. rules: the
+    `Rules` of its file, by which graphs are made and judged; see graph/qdq/editor.py.
     """
 
     name: str
     runtime: str
     grid: Grid
     weight_bits: tuple[int, ...]
-    observed: str
-    target: str
-    validate: str
+    rules: str
 
 
 EMITTERS: Table[Emitter] = Table(
@@ -39,27 +36,21 @@ EMITTERS: Table[Emitter] = Table(
             runtime="ort",
             grid=U8,
             weight_bits=(7, 8),
-            observed="resdeploy.graph.qdq.ort_cpu:observed_tensors",
-            target="resdeploy.graph.qdq.ort_cpu:quantize",
-            validate="resdeploy.graph.qdq.ort_cpu:problems",
+            rules="resdeploy.graph.qdq.ort_cpu:RULES",
         ),
         Emitter(
             name="tensorrt",
             runtime="tensorrt",
             grid=S8,
             weight_bits=(8,),
-            observed="resdeploy.graph.qdq.tensorrt:observed_tensors",
-            target="resdeploy.graph.qdq.tensorrt:quantize",
-            validate="resdeploy.graph.qdq.tensorrt:problems",
+            rules="resdeploy.graph.qdq.tensorrt:RULES",
         ),
         Emitter(
             name="openvino",
             runtime="openvino",
             grid=U8,
             weight_bits=(7, 8),
-            observed="resdeploy.graph.qdq.openvino:observed_tensors",
-            target="resdeploy.graph.qdq.openvino:quantize",
-            validate="resdeploy.graph.qdq.openvino:problems",
+            rules="resdeploy.graph.qdq.openvino:RULES",
         ),
     ),
 )

@@ -11,7 +11,7 @@ from resdeploy.errors import DataError
 from resdeploy.quantization.calibrate import Calibrated
 from resdeploy.records import CalibrationAudit
 
-# Ranges of fewer images hang on each of them; NVIDIA and ONNX Runtime name 100 to 500.
+# With fewer, ranges hang on single images; with too few there is nothing to see that by.
 FEW, TOO_FEW = 100, 8
 
 # A tensor is called unstable where a typical eighth of the images reaches less than 2/3 of the

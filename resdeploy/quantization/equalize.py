@@ -35,7 +35,8 @@ _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _POWER = 16.0  # of the sum that stands for a maximum, at most 1/16 of log2 of the tensors above it
 _TINY = 1e-30
 
-# What is left of the noise of weights that are rounded for the images: measured, -8 dB and more.
+# What is left of the noise of weights that are rounded for the images: -8 dB, as measured on
+# trained CIFAR-10 ResNets with 8-bit weights.
 ROUNDED_WELL = 0.15
 
 

@@ -11,8 +11,9 @@ H is known from n samples of K inputs only. What it says of two different inputs
 less, the fewer samples there are: it is multiplied by n / (n + K / 10).
 
 Source: Frantar et al. 2022, GPTQ, arXiv:2210.17323; Hassibi and Stork 1993, Optimal brain
-surgeon. The shrinkage was chosen on CIFAR-10 ResNets, K / n from 1/8 to 5: with it rounding is 8
-to 12 dB better than to the nearest on images not seen, and never worse than without it.
+surgeon. The shrinkage was chosen on a trained CIFAR-10 resnet20 with 7-bit weights alone, on images
+not seen: 38.6 dB with 4,096 samples and 36.2 with 128, for 576 inputs at most; to the nearest 27.3;
+without shrinkage 38.9 and 35.1.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
-# Enough for windows of 4,608 numbers, given how rounding distrusts what few rows say.
+# Of a resnet50 they are some 120 MB. On windows of up to 576 numbers 1,152 rows were as good as
+# 4,096; larger windows were not compared.
 ROWS = 2048
 
 

@@ -19,7 +19,8 @@ import onnx_ir as ir
 import pytest
 
 from resdeploy.graph.files import read_model
-from resdeploy.graph.qdq.tensorrt import observed_tensors, quantize
+from resdeploy.graph.qdq.editor import observed_tensors, quantize
+from resdeploy.graph.qdq.tensorrt import RULES
 from resdeploy.records import TensorRange
 from tests.conftest import ROOT
 from tests.graph import tools
@@ -138,8 +139,8 @@ DEVIATIONS: Mapping[str, Mapping[tuple[str, str, str], tuple[int, str]]] = {
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_pairs_stand_where_the_vendors_tool_puts_them(name: str, tmp_path: Path) -> None:
     model = read_model(tools.simplified(tmp_path, name, 32))
-    ranges = {item: TensorRange(min=-1, max=1, count=1) for item in observed_tensors(model)}
-    quantize(model, ranges, weight_bits=8)
+    ranges = {item: TensorRange(min=-1, max=1, count=1) for item in observed_tensors(model, RULES)}
+    quantize(model, ranges, RULES, weight_bits=8)
     forms = Forms()
     golden, found = theirs(name, forms), ours(model.graph, forms)
     assert len(golden) == len(GOLDEN["models"][name]["quantized"])  # no two inputs look alike

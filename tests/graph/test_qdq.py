@@ -12,7 +12,8 @@ import pytest
 from onnx import numpy_helper
 
 from resdeploy.errors import GraphError, UsageError
-from resdeploy.graph.qdq.ort_cpu import observed_tensors, quantize
+from resdeploy.graph.qdq.editor import observed_tensors, quantize
+from resdeploy.graph.qdq.ort_cpu import RULES
 from resdeploy.runtimes import optimized_operators
 from tests.graph import tools
 
@@ -242,20 +243,20 @@ def test_the_padded_shortcut_is_moved_on_integers(tmp_path: Path) -> None:
 def test_the_pass_refuses_what_it_cannot_do() -> None:
     case = CASES["plain"]
     model = tools.model_of(tools.proto(case.body, case.weights))
-    names = observed_tensors(model)
+    names = observed_tensors(model, RULES)
     assert names == ("x", "r", "p")
     with pytest.raises(GraphError, match="no range for 3 tensors, the first of them 'x'"):
-        quantize(model, {}, weight_bits=7)
+        quantize(model, {}, RULES, weight_bits=7)
     assert {node.op_type for node in model.graph} == {
         *("Conv", "Relu", "GlobalAveragePool", "Flatten", "Gemm")
     }
     nothing = tools.proto("y = Sigmoid(x)", {}, outputs="float[n,4,8,8] y")
     with pytest.raises(GraphError, match="no operator that can be quantized") as raised:
-        quantize(tools.model_of(nothing), {}, weight_bits=7)
+        quantize(tools.model_of(nothing), {}, RULES, weight_bits=7)
     assert "Conv" in raised.value.hint
     old = tools.proto(case.body, case.weights, opset=11)
     with pytest.raises(GraphError, match="opset 11; scales per channel need 13"):
-        observed_tensors(tools.model_of(old))
+        observed_tensors(tools.model_of(old), RULES)
 
 
 def operators_of_readers(path: Path) -> dict[str, set[str]]:

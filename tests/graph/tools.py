@@ -21,6 +21,8 @@ from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_observations
 from resdeploy.graph.passes import apply_passes
+from resdeploy.graph.qdq import editor, validate
+from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.graph.simplify import SIMPLIFIERS, SimplifierChild
 from resdeploy.models.reference import LoadedModel, resolve
 from resdeploy.pipeline.make_export import Export
@@ -30,7 +32,6 @@ from resdeploy.quantization.methods import minmax
 from resdeploy.records import TensorFacts, TensorRange
 from resdeploy.runtimes import OrtRunner
 from resdeploy.runtimes.ort import Optimization
-from resdeploy.table import load_target
 
 Weights = Mapping[str, NDArray[np.generic]]
 
@@ -71,7 +72,7 @@ def ranges_of(
 ) -> dict[str, TensorRange]:
     """What min/max calibration on `images` says of the float graph in `source`."""
     model = read_model(source)
-    tensors = load_target(EMITTERS[target].observed, extra="", why="a test")(model)
+    tensors = observed_tensors(model, rules_of(EMITTERS[target]))
     _, *shape = images.shape
     facts = TensorFacts(name="x", dtype="float", shape=(1, *shape))
     rows = with_observations(model, tensors, facts)
@@ -104,8 +105,8 @@ def quantized(
 ) -> Path:
     """The Q/DQ graph of the float graph in `source`, beside it."""
     model = read_model(source)
-    emit = load_target(EMITTERS[target].target, extra="", why="a test")
-    emit(model, ranges_of(source, images, target), weight_bits=bits, keep=keep)
+    ranges = ranges_of(source, images, target)
+    editor.quantize(model, ranges, rules_of(EMITTERS[target]), weight_bits=bits, keep=keep)
     result = source.with_suffix(f".{target}.int{bits}.onnx")
     write_model(model, result)
     return result
@@ -118,9 +119,7 @@ def problems(path: Path, target: str) -> tuple[str, ...]:
 
 def problems_of(proto: onnx.ModelProto, target: str) -> tuple[str, ...]:
     """What the target's validator says of a graph."""
-    validate = load_target(EMITTERS[target].validate, extra="", why="a test")
-    found: tuple[str, ...] = validate(model_of(proto))
-    return found
+    return validate.problems_of(model_of(proto), rules_of(EMITTERS[target]).checks)
 
 
 def answer(path: Path, images: NDArray[np.float32], *, exact: bool = False) -> NDArray[np.float32]:

@@ -74,6 +74,21 @@ def test_each_is_quantized_and_verified(body: str, images: Path, tmp_path: Path)
         assert manifest is not None
         checks = {check.name: check.value for check in manifest.verification}
         assert checks["quantize.sqnr-db"] > MIN_SQNR_DB, emitter.name
+        assert "quantize.target-reads-it" in checks
+
+
+def test_what_costs_the_target_speed_is_told(images: Path, tmp_path: Path) -> None:
+    """A mean that nobody made a pooling of is right, and slow."""
+    path = tmp_path / "float.onnx"
+    mean = "p = ReduceMean<axes=[2,3]>(r) f = Flatten(p) y = Gemm<transB=1>(f, v, e)"
+    body = f"a = Conv<{SAME}>(x, w, b) r = Relu(a) {mean}"
+    onnx.save(tools.proto(body, WEIGHTS, inputs="float[n,3,8,8] x", opset=17), path)
+    said: list[str] = []
+    quantize(
+        str(path), data=str(images), target="tensorrt", output=tmp_path / "out.onnx",
+        choice=CHOICE, notify=said.append,
+    )  # fmt: skip
+    assert any(line.startswith("tensorrt: 1 nodes") and "ReduceMean" in line for line in said)
 
 
 QUANTIZING = """

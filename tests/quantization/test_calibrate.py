@@ -18,7 +18,8 @@ from resdeploy.contracts import S8, U8, Batch
 from resdeploy.errors import DataError
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_observations
-from resdeploy.graph.qdq.ort_cpu import observed_tensors
+from resdeploy.graph.qdq.editor import observed_tensors
+from resdeploy.graph.qdq.ort_cpu import RULES
 from resdeploy.quantization import METHODS
 from resdeploy.quantization.calibrate import Calibrated, calibrate
 from resdeploy.quantization.histogram import histogram_of
@@ -46,7 +47,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OrtRunner]:
     path = tmp_path_factory.mktemp("observed") / "observed.onnx"
     onnx.save(tools.proto(BODY, WEIGHTS), path)
     model = read_model(path)
-    names = observed_tensors(model)
+    names = observed_tensors(model, RULES)
     rows = with_observations(model, names, TensorFacts(name="x", dtype="float", shape=(1, 4, 8, 8)))
     assert {row.name: row.channels for row in rows} == CHANNELS
     write_model(model, path)

@@ -30,7 +30,9 @@ from resdeploy.graph.qdq.nodes import (
     new_name,
     origin,
 )
+from resdeploy.graph.qdq.validate import Check
 from resdeploy.records import TensorRange
+from resdeploy.table import load_target
 
 _WEIGHTED = ("Conv", "Gemm")
 
@@ -45,12 +47,20 @@ class Rules:
     reads: for an operator, which inputs of a node are quantized; an operator that is not there
     stays float. moves_integers: what only moves values works on the integers; else it stands
     between two pairs of the same scale. integer_bias: INT32, behind DequantizeLinear; else float.
+    checks: what is wrong with a Q/DQ graph for this target, whoever made it.
     """
 
     emitter: Emitter
     reads: Mapping[str, Reads]
     moves_integers: bool
     integer_bias: bool
+    checks: tuple[Check, ...]
+
+
+def rules_of(emitter: Emitter) -> Rules:
+    """The rules that the row of a target names."""
+    rules: Rules = load_target(emitter.rules, extra="", why=f"the target {emitter.name}")
+    return rules
 
 
 def observed_tensors(model: ir.Model, rules: Rules) -> tuple[str, ...]:

@@ -21,12 +21,11 @@ Weights with zero points took 88 ms and ran every convolution in float.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import onnx_ir as ir
 
 from resdeploy.graph import EMITTERS
-from resdeploy.graph.qdq import editor, validate
+from resdeploy.graph.qdq import validate
+from resdeploy.graph.qdq.editor import Rules
 from resdeploy.graph.qdq.nodes import (
     Depths,
     Reads,
@@ -39,7 +38,6 @@ from resdeploy.graph.qdq.nodes import (
     pools_no_squares,
 )
 from resdeploy.graph.qdq.validate import Check
-from resdeploy.records import TensorRange
 
 
 def _branches_to_absorb(node: ir.Node, depths: Depths) -> tuple[int, ...]:
@@ -59,47 +57,32 @@ READS: dict[str, Reads] = {
     "GlobalAveragePool": first_if(pools_no_squares),
 }
 
-RULES = editor.Rules(
-    emitter=EMITTERS["openvino"], reads=READS, moves_integers=True, integer_bias=False
-)
-
 # What is wrong for OpenVINO on CPUs.
 CHECKS = (
     Check(validate.of_dtype("int8", activations_only=True),
           "INT8 activations, which saturate on CPUs without VNNI; UINT8 can do without"),
-    Check(validate.images_left_float, "integer weights but a float image, so it runs in float"),
+    Check(validate.images_left_float, "integer weights but a float image, so it runs in float",
+          misread=False),
     Check(validate.asymmetric_weights,
-          "weights with a zero point, with which a Conv runs in float"),
+          "weights with a zero point, with which a Conv runs in float", misread=False),
     Check(validate.weights_with_one_scale,
-          "one scale for the weights of all channels, which loses the small ones"),
+          "one scale for the weights of all channels, which loses the small ones", misread=False),
     Check(validate.activations_with_many_scales,
-          "a scale per channel of an activation, which no integer kernel takes"),
+          "a scale per channel of an activation, which no integer kernel takes", misread=False),
     Check(validate.scales_not_positive, "a scale that is not above 0, which gives NaN or nothing"),
     Check(validate.computed_parameters,
-          "a scale or zero point that is computed, which no integer kernel takes"),
+          "a scale or zero point that is computed, which no integer kernel takes", misread=False),
     Check(validate.pairs_that_disagree,
           "another scale or zero point than the QuantizeLinear in front has"),
     Check(validate.means_over_images,
-          "a ReduceMean over height and width stays float; GlobalAveragePool would not"),
+          "a ReduceMean over height and width stays float; GlobalAveragePool would not",
+          misread=False),
 )  # fmt: skip
 
-
-def observed_tensors(model: ir.Model) -> tuple[str, ...]:
-    """The names of the tensors that need a range, in graph order."""
-    return editor.observed_tensors(model, RULES)
-
-
-def quantize(
-    model: ir.Model,
-    ranges: Mapping[str, TensorRange],
-    *,
-    weight_bits: int,
-    keep: Collection[str] = (),
-) -> None:
-    """Put Q/DQ pairs into `model`, in place; see `editor.quantize`."""
-    editor.quantize(model, ranges, RULES, weight_bits=weight_bits, keep=keep)
-
-
-def problems(model: ir.Model) -> tuple[str, ...]:
-    """What is wrong with a Q/DQ graph for this target, whoever made it; nothing if it is empty."""
-    return validate.problems_of(model, CHECKS)
+RULES = Rules(
+    emitter=EMITTERS["openvino"],
+    reads=READS,
+    moves_integers=True,
+    integer_bias=False,
+    checks=CHECKS,
+)

@@ -25,12 +25,11 @@ TensorRT-RTX 1.7.1, what its parser refuses.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 import onnx_ir as ir
 
 from resdeploy.graph import EMITTERS
-from resdeploy.graph.qdq import editor, validate
+from resdeploy.graph.qdq import validate
+from resdeploy.graph.qdq.editor import Rules
 from resdeploy.graph.qdq.nodes import (
     Depths,
     Reads,
@@ -46,7 +45,6 @@ from resdeploy.graph.qdq.nodes import (
     pools_no_squares,
 )
 from resdeploy.graph.qdq.validate import Check
-from resdeploy.records import TensorRange
 
 # An integer instruction of the tensor cores takes 16 channels at least.
 _CORE_CHANNELS = 16
@@ -91,10 +89,6 @@ READS: dict[str, Reads] = {
     "Mul": both_if(gates_channels),
 }
 
-RULES = editor.Rules(
-    emitter=EMITTERS["tensorrt"], reads=READS, moves_integers=False, integer_bias=False
-)
-
 # What is wrong for TensorRT, in the order of the rules.
 CHECKS = (
     Check(validate.of_dtype("uint8"),
@@ -108,40 +102,32 @@ CHECKS = (
     Check(validate.activations_with_many_scales,
           "a scale per channel of an activation; it is parsed, and what comes of it is undefined"),
     Check(validate.weights_with_one_scale,
-          "one scale for the weights of all channels, which loses the small ones"),
+          "one scale for the weights of all channels, which loses the small ones", misread=False),
     Check(validate.of_dtype("int32"),
           "an INT32 bias behind DequantizeLinear, which is a parse error; leave it float"),
     Check(validate.operators_on_integers,
           "an operator on integers; the parser takes QuantizeLinear and DequantizeLinear alone"),
     Check(validate.pairs_of_other_domains, "of another domain than ONNX's own"),
-    Check(validate.images_left_float, "integer weights but a float image, so it runs in float"),
+    Check(validate.images_left_float, "integer weights but a float image, so it runs in float",
+          misread=False),
     Check(validate.pairs_inside_kernels,
-          "a pair between Conv and BatchNormalization or Relu, which would be one kernel"),
+          "a pair between Conv and BatchNormalization or Relu, which would be one kernel",
+          misread=False),
     Check(validate.adds_of_two_pairs,
-          "both branches of a residual Add are quantized, which splits it from the Conv in front"),
+          "both branches of a residual Add are quantized, which splits it from the Conv in front",
+          misread=False),
     Check(validate.adds_without_pairs,
-          "the shortcut is float, so Conv and Add together write float; quantize the shortcut"),
+          "the shortcut is float, so Conv and Add together write float; quantize the shortcut",
+          misread=False),
     Check(validate.means_over_images,
-          "a ReduceMean over height and width stays float; GlobalAveragePool would not"),
+          "a ReduceMean over height and width stays float; GlobalAveragePool would not",
+          misread=False),
 )  # fmt: skip
 
-
-def observed_tensors(model: ir.Model) -> tuple[str, ...]:
-    """The names of the tensors that need a range, in graph order."""
-    return editor.observed_tensors(model, RULES)
-
-
-def quantize(
-    model: ir.Model,
-    ranges: Mapping[str, TensorRange],
-    *,
-    weight_bits: int,
-    keep: Collection[str] = (),
-) -> None:
-    """Put Q/DQ pairs into `model`, in place; see `editor.quantize`."""
-    editor.quantize(model, ranges, RULES, weight_bits=weight_bits, keep=keep)
-
-
-def problems(model: ir.Model) -> tuple[str, ...]:
-    """What is wrong with a Q/DQ graph for this target, whoever made it; nothing if it is empty."""
-    return validate.problems_of(model, CHECKS)
+RULES = Rules(
+    emitter=EMITTERS["tensorrt"],
+    reads=READS,
+    moves_integers=False,
+    integer_bias=False,
+    checks=CHECKS,
+)

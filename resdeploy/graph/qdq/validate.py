@@ -24,10 +24,14 @@ _SHOWN = 3  # nodes that a problem names
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """finds: the nodes that are wrong; says: what is, and why it matters."""
+    """finds: the nodes that are wrong; says: what is, and why it matters.
+
+    misread: answers would be wrong, or there would be none; else it costs speed or digits.
+    """
 
     finds: Callable[[QdqGraph], Sequence[ir.Node]]
     says: str
+    misread: bool = True
 
 
 def problems_of(model: ir.Model, checks: Sequence[Check]) -> tuple[str, ...]:

@@ -1,8 +1,9 @@
 """The steps of the first convolution's image put onto those of the pixels: no rounding is left.
 
 Images are made of pixels p, whole numbers from 0 to 255, as x = (p / 255 − mean) / std. With one
-step for all channels and a range from the calibration, pixels fall between the steps, and this is
-the largest single part of the noise of an INT8 ResNet. Undone,
+step for all channels and a range from the calibration, pixels fall between the steps: of the noise
+of a CIFAR-10 resnet20 this was 28 % with UINT8, more than of any other tensor, and 14 % with INT8.
+Undone,
 
     u = x · std + mean + a,   W x + b = (W / std) u + b − Σ_c (mean_c + a) Σ_k W_ck / std_c
 

@@ -15,12 +15,12 @@ from resdeploy.errors import GraphError, VerificationError
 from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_observations
+from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.pipeline.feeding import fed, image_facts
 from resdeploy.quantization.audit import require_enough, warnings_of
 from resdeploy.quantization.calibrate import calibrate
 from resdeploy.quantization.table import CalibrationTable, merged, read_table, table_of
 from resdeploy.records import Manifest, Preprocess
-from resdeploy.table import load_target
 
 
 def table_for(
@@ -67,8 +67,7 @@ def _tensors(model: ir.Model) -> tuple[str, ...]:
     """Every tensor that some target wants to round, in the order of the first that does."""
     names: dict[str, None] = {}
     for row in EMITTERS:
-        observed = load_target(row.observed, extra="", why=f"the target {row.name}")
-        names |= dict.fromkeys(observed(model))
+        names |= dict.fromkeys(observed_tensors(model, rules_of(row)))
     if not names:
         raise GraphError(
             "the graph has no operator that can be quantized for any target",

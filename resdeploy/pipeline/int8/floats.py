@@ -18,6 +18,7 @@ from resdeploy.artifact import Artifact
 from resdeploy.contracts import Grid
 from resdeploy.graph import Emitter
 from resdeploy.graph.files import read_model
+from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.graph.qdq.nodes import constant
 from resdeploy.graph.scaling.apply import by_output, factors_of, scale_channels
 from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
@@ -60,8 +61,7 @@ def floats_of(
     which channels are not evened out; or why nobody knows.
     """
     model = read_model(source.path)
-    observe = load_target(emitter.observed, extra="", why=f"the target {emitter.name}")
-    names: tuple[str, ...] = observe(model)
+    names = observed_tensors(model, rules_of(emitter))
     factors: dict[str, Doubles] = {}
     steps = []
     if how.equalize and isinstance(gains, str):

@@ -22,6 +22,8 @@ from resdeploy.errors import DataError
 from resdeploy.graph import Emitter
 from resdeploy.graph.affine import LARGEST
 from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.qdq import editor
+from resdeploy.graph.qdq.validate import problems_of
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
 from resdeploy.pipeline import paid
@@ -53,7 +55,6 @@ from resdeploy.records import (
 )
 from resdeploy.report.format import fraction_text
 from resdeploy.runtimes import gradients
-from resdeploy.table import load_target
 
 # An INT8 graph this far from its float source has a misplaced pair or a wrong scale: sound
 # ones measured 25 to 39 dB on trained and random ResNets, two broken ones 5 and 9.
@@ -137,7 +138,7 @@ def quantize_file(
     draft = _draft(work, progress)
     keep, told = keeping(draft)
     write_model(draft.model(keep), path)
-    checks = _quantized_checks(work, path)
+    checks = (*_target_checks(work, path, notify), *_quantized_checks(work, path))
     verify.require(checks, "the INT8 graph", "report this, with the model")
     facts = QuantizationFacts(
         target=work.emitter.name,
@@ -202,8 +203,8 @@ def _gains(work: Work) -> Gains | str:
 
 
 def _emit(model: ir.Model, work: Work, floats: Floats, keep: tuple[str, ...]) -> None:
-    emit = load_target(work.emitter.target, extra="", why=f"the target {work.emitter.name}")
-    emit(model, floats.ranges, weight_bits=work.bits.bits, keep=keep)
+    rules = editor.rules_of(work.emitter)
+    editor.quantize(model, floats.ranges, rules, weight_bits=work.bits.bits, keep=keep)
 
 
 def _corrected(draft: Draft) -> tuple[str, ...]:
@@ -224,6 +225,16 @@ def tell_unfused(manifest: Manifest, notify: Notify) -> None:
             f"the runtime of {facts.target} computes {fraction_text(facts.int8_macs_share)} of "
             "the multiply-accumulates on integers; the others stay float and cost speed"
         )
+
+
+def _target_checks(work: Work, path: Path, notify: Notify) -> Checks:
+    """Whether the target reads the graph as it is meant; what costs it speed or digits is told."""
+    model, checks = read_model(path), editor.rules_of(work.emitter).checks
+    misread = problems_of(model, [check for check in checks if check.misread])
+    for problem in problems_of(model, [check for check in checks if not check.misread]):
+        notify(f"{work.emitter.name}: {problem}")
+    said = "; ".join(misread) or f"nothing that {work.emitter.name} would misread"
+    return (verify.condition("target-reads-it", not misread, said),)
 
 
 def _quantized_checks(work: Work, result: Path) -> Checks:
