@@ -95,8 +95,13 @@ def quantize(
         )  # fmt: skip
         made = folder / "int8.onnx"
         manifest = quantize_file(work, made, keeping=keeping, notify=notify, progress=progress)
+        # Before it is published: a file that its runtime cannot run gets no name.
+        quantized = Artifact(path=made, sha256=manifest.sha256, manifest=manifest)
+        found = paid.paid(floats, quantized, emitter.runtime, work.threads)
+        if found is not None:
+            paid.tell_unpaid(path.stem, found, notify)
         published = _publish_with_table(made, path, manifest, work.table)
-        return _timed(floats, published, emitter, notify)
+        return replace(published, paid=found)
 
 
 def _images(
@@ -188,14 +193,6 @@ def _publish_with_table(
         write_table(table, part)
         artifact = publish(made, path, manifest)
     return Quantized(artifact=artifact, table=table_path)
-
-
-def _timed(floats: Artifact, made: Quantized, emitter: Emitter, notify: Notify) -> Quantized:
-    """The same, with how long it takes beside its float source, where its runtime is here."""
-    found = paid.paid(floats, made.artifact, emitter.runtime, machine_facts().cores)
-    if found is not None:
-        paid.tell_unpaid(made.artifact.path.stem, found, notify)
-    return replace(made, paid=found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import logsumexp
 
 Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -150,20 +151,17 @@ def _best_steps(reach: Doubles, gain: Doubles, least: Doubles) -> Doubles:
 
     The maximum that a factor is becomes a sum of high powers, which has a gradient.
     """
-    gain = gain / max(float(gain.max()), _TINY)
-    logs = np.log(reach)
+    logs, weights = np.log(reach), np.log(np.maximum(gain, _TINY))
 
     def noise(steps: Doubles) -> tuple[float, Doubles]:
-        over = _POWER * (logs - steps[:, None])
-        top = over.max(axis=0)
-        parts = np.exp(over - top)
-        sums = parts.sum(axis=0)
-        factors = (top + np.log(sums)) / _POWER
-        lost = gain * np.exp(2 * (steps[:, None] + factors))
-        shares = parts / sums
-        slope = lost.sum(axis=1) - (shares * lost.sum(axis=0)).sum(axis=1)
-        total = lost.sum()
-        return float(np.log(total + _TINY)), 2 * slope / (total + _TINY)
+        """The logarithm of the noise, and its gradient; in logarithms nothing overflows."""
+        factors = logsumexp(_POWER * (logs - steps[:, None]), axis=0) / _POWER
+        lost = weights + 2 * (steps[:, None] + factors)
+        total = logsumexp(lost)
+        parts = np.exp(lost - total)  # of the noise, by tensor and channel
+        shares = np.exp(_POWER * (logs - steps[:, None] - factors))  # of a factor, by tensor
+        slope = 2 * (parts.sum(axis=1) - shares @ parts.sum(axis=0))
+        return float(total), slope
 
     start = logs.max(axis=1)
     bounds = [(floor, None) for floor in np.log(least)]

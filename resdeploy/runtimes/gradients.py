@@ -105,6 +105,8 @@ def _gradients(
         answers, kept = _run(model, image, constants, wanted)
         signs = torch.randint(0, 2, answers.shape, generator=random).float() * 2 - 1
         found = torch.autograd.grad((answers * signs).sum(), list(kept.values()), allow_unused=True)
+    # A tensor that leads to no answer has no gradient, and noise in it does not matter.
     return {
-        name: gradient for name, gradient in zip(kept, found, strict=True) if gradient is not None
+        name: torch.zeros_like(kept[name]) if gradient is None else gradient
+        for name, gradient in zip(kept, found, strict=True)
     }

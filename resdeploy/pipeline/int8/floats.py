@@ -36,14 +36,20 @@ from resdeploy.table import load_target
 Doubles = NDArray[np.float64]
 Gains = Mapping[str, Doubles]
 
+_NONE = np.array([-1])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floats:
-    """A float graph, the range of each tensor that its target rounds, and what was done."""
+    """A float graph, the range of each tensor that its target rounds, and what was done.
+
+    left_out: what was to be done and cannot, and why.
+    """
 
     model: ir.Model
     ranges: dict[str, TensorRange]
     steps: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 def floats_of(
@@ -63,16 +69,15 @@ def floats_of(
     model = read_model(source.path)
     names = observed_tensors(model, rules_of(emitter))
     factors: dict[str, Doubles] = {}
-    steps = []
+    steps, left_out = [], []
     if how.equalize and isinstance(gains, str):
-        steps.append(f"equalize: left out, {gains}")
+        left_out.append(f"equalize: left out, {gains}")
     elif how.equalize and not isinstance(gains, str):
         factors = _equalized(model, manifest, table, emitter.grid, names, limit, how, gains)
         steps.append(f"equalize: {len(factors)} tensors")
     aligned = _aligned(model, manifest, emitter.grid) if how.pixel_grid else None
-    if aligned is not None:
-        told = aligned if isinstance(aligned, str) else f"{aligned.name} holds pixels"
-        steps.append(f"pixel grid: {told}")
+    if isinstance(aligned, str):
+        left_out.append(f"pixel grid: left out, {aligned}")
     method = load_target(METHODS[how.method].target, extra="", why=f"the method {how.method}")
     ranges = {
         name: method(histogram_of(table.tensors[name], factors.get(name)), emitter.grid)
@@ -80,7 +85,8 @@ def floats_of(
     }
     if isinstance(aligned, Aligned):
         ranges[aligned.name] = aligned.range
-    return Floats(model=model, ranges=ranges, steps=tuple(steps))
+        steps.append(f"pixel grid: {aligned.name} holds pixels")
+    return Floats(model=model, ranges=ranges, steps=tuple(steps), left_out=tuple(left_out))
 
 
 def _aligned(model: ir.Model, manifest: Manifest, grid: Grid) -> Aligned | str:
@@ -104,7 +110,7 @@ def _equalized(
     ties = ties_of(model, shapes)
     view = _View(table=table.tensors, ties=ties, gains=gains, grid=grid, limit=limit)
     factors = equalizing_factors(
-        [view.rounded(name) for name in names if name in ties.groups],
+        [view.rounded(name) for name in names if view.has_factors(name)],
         view.layers(model),
         ties.factors,
         weights=ROUNDED_WELL if how.round_weights else 1.0,
@@ -138,6 +144,10 @@ class _View:
     grid: Grid
     limit: int
 
+    def has_factors(self, name: str) -> bool:
+        """Whether a tensor is of the table and has channels that may be scaled."""
+        return name in self.table and bool((self.ties.groups.get(name, _NONE) >= 0).any())
+
     def rounded(self, name: str) -> Rounded:
         found = self.table[name]
         groups = self.ties.groups[name]
@@ -145,8 +155,9 @@ class _View:
         signed = bool((found.low < 0).any())
         span = self.grid.high - self.grid.low
         levels = self.grid.high if self.grid.symmetric else span / 2 if signed else span
-        gain = self.gains.get(name, np.ones(len(groups)))
-        return Rounded(groups=groups, reach=np.maximum(reach, 0), gain=gain, levels=levels)
+        return Rounded(
+            groups=groups, reach=np.maximum(reach, 0), gain=self.gains[name], levels=levels
+        )
 
     def layers(self, model: ir.Model) -> list[Weighted]:
         """The layers that read a tensor of the table."""
@@ -155,7 +166,7 @@ class _View:
             if node.op_type not in ("Conv", "Gemm") or node.inputs[0] is None:
                 continue
             name, weight = node.inputs[0].name or "", constant(node.inputs[1])
-            if name in self.table and name in self.ties.groups and weight is not None:
+            if self.has_factors(name) and weight is not None:
                 found.append(self.weighted(node, name, weight))
         return found
 
@@ -167,6 +178,6 @@ class _View:
             groups=by_output(self.ties.groups[name], outputs, group),
             largest=np.abs(weight.astype(np.float64)).reshape(*weight.shape[:2], -1).max(axis=2),
             power=by_output(_power(self.table[name]) * window, outputs, group),
-            gain=self.gains.get(result, np.ones(outputs)),
+            gain=self.gains[result],
             levels=self.limit,
         )

@@ -136,6 +136,8 @@ def quantize_file(
     """
     require_same_graph(work.table, work.source)
     draft = _draft(work, progress)
+    for step in draft.floats.left_out:
+        notify(step)
     keep, told = keeping(draft)
     write_model(draft.model(keep), path)
     checks = (*_target_checks(work, path, notify), *_quantized_checks(work, path))
@@ -145,7 +147,7 @@ def quantize_file(
         weight_bits=work.bits.bits,
         reason=work.bits.reason,
         kept=keep,
-        steps=(*draft.floats.steps, *_corrected(draft), *told),
+        steps=(*draft.floats.steps, *draft.floats.left_out, *_corrected(draft), *told),
         int8_macs_share=paid.int8_macs_share(path, work.manifest, work.emitter.runtime),
         calibration=CalibrationFacts(
             table_sha256=hashlib.sha256(table_bytes(work.table)).hexdigest(),
