@@ -66,11 +66,22 @@ def with_observations(
     return tuple(writer.observe(values[name], shapes.get(name)) for name in names)
 
 
-def _step(sizes: Sequence[int], channels: int) -> int:
-    """The largest odd step between positions that leaves enough of them."""
+def _steps(sizes: Sequence[int], channels: int) -> list[int]:
+    """The largest odd steps between positions that leave enough of them, one for each axis.
+
+    They are alike, or those of the last axes one larger: sizes are small where channels are many,
+    and the next step on every axis would leave too few.
+    """
     wanted = min(max(_SAMPLED_VALUES // channels, _SAMPLED_POSITIONS), math.prod(sizes))
-    steps = range(1, max(sizes) + 1, 2)
-    return max(step for step in steps if math.prod(-(-size // step) for size in sizes) >= wanted)
+    steps = [1] * len(sizes)
+    for step in range(3, max(sizes) + 1, 2):
+        for axis in reversed(range(len(sizes))):
+            longer = [*steps[:axis], step, *steps[axis + 1 :]]
+            left = [-(-size // every) for size, every in zip(sizes, longer, strict=True)]
+            if math.prod(left) < wanted:
+                return steps
+            steps = longer
+    return steps
 
 
 class _Writer:
@@ -95,9 +106,9 @@ class _Writer:
         axes = list(range(2, len(shape)))
         for part, operator in _REDUCTIONS.items():
             self.reduce(operator, value, axes, f"{name}.{part}")
-        step = _step(sizes, channels)
-        starts = [min(step // 2, size - 1) for size in sizes]
-        limits = (starts, [2**31 - 1] * len(axes), axes, [step] * len(axes))
+        steps = _steps(sizes, channels)
+        starts = [min(step // 2, size - 1) for step, size in zip(steps, sizes, strict=True)]
+        limits = (starts, [2**31 - 1] * len(axes), axes, steps)
         inputs = [self.constant(f"{name}.sample.{index}", row) for index, row in enumerate(limits)]
         self.output("Slice", [value, *inputs], f"{name}.sample")
         return Observed(name=name, channels=channels)

@@ -30,6 +30,7 @@ _SHIFT = 20  # leaves the exponent and three bits of the mantissa
 _PER_OCTAVE = 8
 _SIGN = 1 << 11  # where the sign comes to lie
 _KEPT = 12 * _PER_OCTAVE  # bins below the largest that are told from zero
+_AT_ONCE = 2**17  # values of a tensor that wait to be counted, two bytes each
 _SMALLEST = (127 - 64) * _PER_OCTAVE  # 2^-64: smaller values are zero whatever the tensor
 
 
@@ -55,13 +56,17 @@ class TensorStatistics:
         """The edges of the bins: float32 [bins + 1]."""
         return edges_of(self.first, self.positive.shape[1])
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude of any value."""
+        return _largest(self.low, self.high)
+
     def merged(self, other: TensorStatistics) -> TensorStatistics:
         """The statistics over the images of both."""
         one, two = _Window.of(self), _Window.of(other)
-        one.cover(two.first, two.first + two.bins)
-        two.cover(one.first, one.first + one.bins)
+        one.reach(other.largest)
+        two.reach(self.largest)
         one.counts += two.counts
-        one.zeros += two.zeros
         return one.statistics(
             self.images + other.images,
             np.minimum(self.low, other.low),
@@ -75,78 +80,81 @@ def edges_of(first: int, bins: int) -> Floats:
     return (codes << _SHIFT).view(np.float32)
 
 
+def _largest(low: Floats, high: Floats) -> float:
+    return float(max(abs(low.min()), abs(high.max())))
+
+
 class _Window:
-    """Counts of the magnitudes that have been met: uint32 [C, 2, bins], positive ones first."""
+    """Counts of the _KEPT bins up to that of the largest magnitude, and of all below as zeros.
+
+    counts: uint32 [C, 1 + 2 * _KEPT]; zeros first, then the positive bins, then the negative.
+    A value that is as good as zero beside the largest so far is so beside a larger one: counting
+    it as zero at once gives what counting it when all is seen would give.
+    """
 
     def __init__(self, channels: int) -> None:
-        self.first = 0
-        self.zeros = np.zeros(channels, np.uint32)
-        self.counts = np.zeros((channels, 2, 0), np.uint32)
+        self.first = _SMALLEST - _KEPT
+        self.counts = np.zeros((channels, 1 + 2 * _KEPT), np.uint32)
+        self._columns = _columns_of(self.first)
 
     @classmethod
     def of(cls, found: TensorStatistics) -> _Window:
         window = cls(len(found.zeros))
-        window.first = found.first
-        window.zeros = found.zeros.copy()
-        window.counts = np.stack([found.positive, found.negative], axis=1)
+        window.reach(found.largest)
+        window.counts[:, 0] = found.zeros
+        start = found.first - window.first
+        bins = slice(start, start + found.positive.shape[1])
+        window.signs[:, 0, bins], window.signs[:, 1, bins] = found.positive, found.negative
         return window
 
     @property
-    def bins(self) -> int:
-        return self.counts.shape[2]
+    def signs(self) -> Counts:
+        """The counts without zeros, as a view: uint32 [C, 2, _KEPT], positive ones first."""
+        return self.counts[:, 1:].reshape(-1, 2, _KEPT)
 
-    def cover(self, low: int, high: int) -> None:
-        """Make room for the bins low ... high - 1."""
-        if low >= high:
+    def reach(self, largest: float) -> None:
+        """Let the last bin be that of the magnitude `largest`, unless it was larger before."""
+        code = int(np.float32(largest).view(np.uint32)) >> _SHIFT
+        step = code + 1 - _KEPT - self.first
+        if step <= 0:
             return
-        if self.bins == 0:
-            self.first = low
-        below = max(0, self.first - low)
-        above = max(0, high - self.first - self.bins)
-        if below or above:
-            self.first -= below
-            self.counts = np.pad(self.counts, ((0, 0), (0, 0), (below, above)))
+        signs, gone = self.signs, min(step, _KEPT)
+        self.counts[:, 0] += signs[:, :, :gone].sum(axis=(1, 2), dtype=np.uint32)
+        signs[:, :, : _KEPT - gone] = signs[:, :, gone:].copy()
+        signs[:, :, _KEPT - gone :] = 0
+        self.first += step
+        self._columns = _columns_of(self.first)
 
-    def add(self, sample: Floats) -> None:
-        """Count the values float32 [C, positions]."""
-        codes = sample.view(np.uint32) >> _SHIFT
-        met = np.flatnonzero(np.bincount(codes.ravel(), minlength=2 * _SIGN)) & (_SIGN - 1)
-        met = met[met >= _SMALLEST]
-        if len(met):
-            self.cover(int(met.min()), int(met.max()) + 1)
-        width = 1 + 2 * self.bins
-        places = self._columns()[codes]
-        places += np.arange(len(sample), dtype=np.int64)[:, None] * width
-        found = np.bincount(places.ravel(), minlength=len(sample) * width)
-        rows = found.reshape(len(sample), width).astype(np.uint32)
-        self.zeros += rows[:, 0]
-        self.counts += rows[:, 1:].reshape(self.counts.shape)
-
-    def _columns(self) -> NDArray[np.int64]:
-        """For each code, where its count stands in a row of zeros, positive and negative ones."""
-        columns = np.zeros(2 * _SIGN, np.int64)
-        own = np.arange(self.bins)
-        for sign in (0, 1):
-            start = sign * _SIGN + self.first
-            columns[start : start + self.bins] = 1 + sign * self.bins + own
-        return columns
+    def add(self, codes: NDArray[np.uint16]) -> None:
+        """Count values by their codes: uint16 [C, positions]."""
+        channels, width = self.counts.shape
+        places = self._columns[codes]
+        places += np.arange(channels)[:, None] * width
+        found = np.bincount(places.ravel(), minlength=channels * width)
+        self.counts += found.reshape(channels, width).astype(np.uint32)
 
     def statistics(self, images: int, low: Floats, high: Floats) -> TensorStatistics:
-        """What was counted, without the bins that count as zero."""
-        used = np.flatnonzero(self.counts.any(axis=(0, 1)))
-        top = int(used[-1]) + 1 if len(used) else 0
-        cut = int(used[used >= top - _KEPT][0]) if len(used) else 0
-        zeros = self.zeros + self.counts[:, :, :cut].sum(axis=(1, 2), dtype=np.uint32)
-        kept = self.counts[:, :, cut:top]
+        """What was counted, without the outer bins that are empty."""
+        used = np.flatnonzero(self.signs.any(axis=(0, 1)))
+        bins = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
         return TensorStatistics(
             images=images,
             low=low,
             high=high,
-            first=self.first + cut if len(used) else 0,
-            zeros=zeros,
-            positive=np.ascontiguousarray(kept[:, 0]),
-            negative=np.ascontiguousarray(kept[:, 1]),
+            first=self.first + int(used[0]) if len(used) else 0,
+            zeros=self.counts[:, 0].copy(),
+            positive=np.ascontiguousarray(self.signs[:, 0, bins]),
+            negative=np.ascontiguousarray(self.signs[:, 1, bins]),
         )
+
+
+def _columns_of(first: int) -> NDArray[np.int64]:
+    """For each code, where its count stands in a row whose bins begin with `first`."""
+    columns = np.zeros(2 * _SIGN, np.int64)
+    codes = np.arange(max(first, _SMALLEST), first + _KEPT)
+    for sign in (0, 1):
+        columns[sign * _SIGN + codes] = 1 + sign * _KEPT + codes - first
+    return columns
 
 
 class Accumulator:
@@ -157,6 +165,7 @@ class Accumulator:
         self.low = np.full(channels, math.inf, np.float32)
         self.high = np.full(channels, -math.inf, np.float32)
         self._window = _Window(channels)
+        self._pending: list[NDArray[np.uint16]] = []
 
     def add(self, parts: Mapping[str, Floats]) -> tuple[float, float]:
         """Take the parts of one image, as `graph.observe` names them; its range comes back.
@@ -175,11 +184,21 @@ class Accumulator:
                 hint="the image, or the model's answer to it, holds NaN or infinity",
             )
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        sample = np.moveaxis(parts["sample"], 1, 0).reshape(channels, -1)
-        self._window.add(np.ascontiguousarray(sample))
+        sample = np.ascontiguousarray(np.moveaxis(parts["sample"], 1, 0)).reshape(channels, -1)
+        self._pending.append((sample.view(np.uint32) >> _SHIFT).astype(np.uint16))
+        if sum(codes.size for codes in self._pending) >= _AT_ONCE:
+            self._count()
         self.images += 1
         return float(low.min()), float(high.max())
 
+    def _count(self) -> None:
+        """Count what is pending: few large steps take less time than many small ones."""
+        if self._pending:
+            self._window.reach(_largest(self.low, self.high))
+            self._window.add(np.concatenate(self._pending, axis=1))
+            self._pending.clear()
+
     def statistics(self) -> TensorStatistics:
         """What was seen so far."""
+        self._count()
         return self._window.statistics(self.images, self.low, self.high)

@@ -6,6 +6,7 @@ import gc
 import random
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 
 import numpy as np
 import onnx
@@ -23,11 +24,13 @@ from resdeploy.graph.qdq.ort_cpu import RULES
 from resdeploy.quantization import METHODS
 from resdeploy.quantization.calibrate import Calibrated, calibrate
 from resdeploy.quantization.histogram import histogram_of
+from resdeploy.quantization.statistics import TensorStatistics
 from resdeploy.quantization.table import joined
 from resdeploy.records import TensorFacts, TensorRange
 from resdeploy.runtimes import OrtRunner
 from resdeploy.table import load_target
 from tests.graph import tools
+from tests.quantization.tools import statistics_of
 
 BODY = """a = Conv<pads=[1,1,1,1]>(x, w, b) q = Relu(a) d = Conv<pads=[1,1,1,1]>(q, u)
     t = Add(d, q) r = Relu(t) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm<transB=1>(f, v, e)"""
@@ -65,7 +68,7 @@ def calibrated(runner: OrtRunner, batches: list[Batch]) -> Calibrated:
     return calibrate(runner.run_all, CHANNELS, batches, tools.hashes_of(batches))
 
 
-def fields(found: Calibrated) -> dict[str, object]:
+def numbers(found: Calibrated) -> dict[str, object]:
     """All numbers of a calibration, as values that compare."""
     parts = ("images", "low", "high", "first", "zeros", "positive", "negative")
     tensors = {
@@ -102,7 +105,7 @@ def test_neither_batch_size_nor_order_shows(
         for number, part in enumerate(parts)
     ]
     made = calibrated(runner, batches)
-    assert fields(made) == fields(whole)
+    assert numbers(made) == numbers(whole)
     assert ranges(made) == ranges(whole)
     assert (whole.tensors["x"].low.min(), whole.tensors["x"].high.max()) == (
         IMAGES.min(),
@@ -121,7 +124,30 @@ def test_shards_combine_to_what_one_pass_gives(
         calibrated(runner, [tools.batch(np.ascontiguousarray(part))])
         for part in (IMAGES[:cut], IMAGES[cut:])
     ]
-    assert fields(joined(shards[::-1] if swapped else shards)) == fields(whole)
+    assert numbers(joined(shards[::-1] if swapped else shards)) == numbers(whole)
+
+
+@given(powers=st.lists(st.integers(-80, 40), min_size=2, max_size=8), cut=st.integers(1, 7))
+@settings(max_examples=60, deadline=None)
+def test_images_of_unlike_magnitude_count_alike_in_any_order(powers: list[int], cut: int) -> None:
+    """What is zero beside the largest value is so whether that comes first, last or elsewhere."""
+    images = np.stack([tools.noise(3, 50, seed=abs(power)) * 2.0**power for power in powers])
+    images = images.astype(np.float32)
+    wholes = [statistics_of(images), statistics_of(images[::-1])]
+    shards = [statistics_of(part) for part in np.split(images, [min(cut, len(images) - 1)])]
+    wholes += [shards[0].merged(shards[1]), shards[1].merged(shards[0])]
+    for found in wholes:
+        assert same(found, wholes[0])
+    kept = max(np.abs(images).max() * 2.0**-11, 2.0**-64)
+    assert np.sum(wholes[0].positive) >= np.sum(images >= kept)
+    total = wholes[0].zeros.sum() + wholes[0].positive.sum() + wholes[0].negative.sum()
+    assert total == images.size
+
+
+def same(one: TensorStatistics, two: TensorStatistics) -> bool:
+    return all(
+        np.array_equal(getattr(one, field.name), getattr(two, field.name)) for field in fields(one)
+    )
 
 
 def test_a_histogram_holds_every_sampled_value_in_its_bin(runner: OrtRunner) -> None:
