@@ -7,6 +7,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
+# The types of TensorRT, for mypy alone: the package asks for tensorrt itself, whose libraries are not
+# on PyPI, and has five lines that are no Python.
+TYPES  := $(VENV)/typings
+
 .PHONY: quickstart test test-all lint clean
 
 quickstart: $(VENV)/.run
@@ -31,7 +35,10 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,openvino,report,test,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[cpu,openvino,report,rtx,test,dev]'
+	$(PIP) install --quiet --constraint constraints.txt --no-deps --upgrade --target $(TYPES) tensorrt-stubs
+	sed -i -e 's/\bin: list/in_: list/' -e 's/axis: int) -> IScaleLayer/axis: int = 0) -> IScaleLayer/' \
+	  $(TYPES)/tensorrt_bindings/tensorrt.pyi
 	touch $@ $(VENV)/.run
 
 clean:

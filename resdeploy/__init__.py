@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from resdeploy.table import lazy
 
 if TYPE_CHECKING:
+    from resdeploy.pipeline.engine import trt
     from resdeploy.pipeline.evaluate import bench, check
     from resdeploy.pipeline.look import inspect, predict
     from resdeploy.pipeline.produce import cast, export, simplify
@@ -29,6 +30,7 @@ _PUBLIC = {
     "run": "resdeploy.pipeline.run:run",
     "show": "resdeploy.pipeline.show:show",
     "simplify": "resdeploy.pipeline.produce:simplify",
+    "trt": "resdeploy.pipeline.engine:trt",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "run",
     "show",
     "simplify",
+    "trt",
 ]
 
 

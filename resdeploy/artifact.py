@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,6 +99,12 @@ def make_folder(path: Path) -> Path:
     with writable(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def user_cache(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where we keep what can be made again, for this user."""
+    caches = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(caches) / "resdeploy"
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ ResdeployError            what, where, the value, what is allowed; `hint` is the
 │   └── DownloadError     weights that cannot be fetched, or are not those that were asked for
 ├── DataError             an image, a folder or an archive that cannot be used
 ├── GraphError            an ONNX graph that cannot be read or rewritten
+├── EngineError           a TensorRT engine that cannot be built, or is not for this machine
 ├── VerificationError     an artifact that does not answer like its source
 ├── BoundError            an INT8 graph that cannot be held to the bound that was asked for
 ├── ArtifactError         an artifact or sidecar that is missing, altered or of the wrong kind
@@ -84,6 +85,10 @@ class GraphError(ResdeployError):
     """An ONNX graph cannot be read or rewritten."""
 
 
+class EngineError(ResdeployError):
+    """A TensorRT engine cannot be built, or must not be run here."""
+
+
 class VerificationError(ResdeployError):
     """An artifact does not answer like the model it was made from."""
 
@@ -105,10 +110,12 @@ class OutputError(ResdeployError):
 class MissingExtraError(ResdeployError):
     """A package that the request needs is not installed."""
 
-    def __init__(self, package: str, extra: str, why: str) -> None:
+    def __init__(self, package: str, extra: str, why: str, *, instead: str = "") -> None:
+        """`instead`: what can be done without it."""
+        hint = f"pip install 'resdeploy[{extra}]'"
         super().__init__(
             f"{why} needs the package {package!r}, which is not installed",
-            hint=f"pip install 'resdeploy[{extra}]'",
+            hint=f"{hint}; {instead}" if instead else hint,
         )
 
 

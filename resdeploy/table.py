@@ -7,6 +7,7 @@ A row is a frozen dataclass with a `name`. A row that stands for code names it a
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -75,6 +76,15 @@ def load_target(target: str, *, extra: str, why: str) -> Any:
         if missing in ("", "resdeploy"):
             raise
         raise MissingExtraError(missing, extra, why) from error
+
+
+def has_module(name: str) -> bool:
+    """Whether a module can be imported; nothing is imported to find out.
+
+    A folder without code, such as the types that `tensorrt-stubs` leaves, is none.
+    """
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 def lazy(package: str, public: dict[str, str], name: str) -> Any:

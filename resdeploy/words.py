@@ -60,3 +60,11 @@ class FloatType(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+
+
+class HardwareCompatibility(StrEnum):
+    """Other GPUs than the one an engine was compiled on that may run it."""
+
+    NONE = "none"
+    AMPERE_PLUS = "ampere-plus"  # Ampere and later, with less shared memory and so slower kernels
+    SAME = "same-capability"  # those of the same compute capability

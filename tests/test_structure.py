@@ -13,7 +13,8 @@ from tests.conftest import ROOT
 
 PACKAGE = ROOT / "resdeploy"
 ROOMS = (
-    "data", "formats", "gate", "graph", "measure", "models", "quantization", "report", "runtimes",
+    "data", "engines", "formats", "gate", "graph", "measure", "models", "quantization", "report",
+    "runtimes",
 )  # fmt: skip
 FOUNDATIONS = ("artifact", "contracts", "errors", "records", "table", "words")
 FILES = sorted(PACKAGE.rglob("*.py"))

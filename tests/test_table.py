@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import resdeploy
+from resdeploy.engines import BACKENDS
 from resdeploy.errors import MissingExtraError, UnknownNameError
 from resdeploy.formats import FORMATS
 from resdeploy.graph import EMITTERS
@@ -28,7 +29,7 @@ class Row:
 
 
 TABLE = Table("fruit", (Row("apple"), Row("pear"), Row("peach")))
-TABLES: tuple[Table[Any], ...] = (FORMATS, RUNTIMES, EMITTERS, METHODS, REPORTS)
+TABLES: tuple[Table[Any], ...] = (FORMATS, RUNTIMES, EMITTERS, METHODS, REPORTS, BACKENDS)
 
 # Fields of rows that name code as "module:attribute".
 TARGETS = ("target", "rules")

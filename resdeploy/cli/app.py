@@ -29,6 +29,7 @@ from resdeploy.cli import (
     run,
     show,
     simplify,
+    trt,
 )
 from resdeploy.cli.options import command
 from resdeploy.cli.signals import Leaving
@@ -37,7 +38,8 @@ from resdeploy.errors import ExitCode, ResdeployError
 app = typer.Typer(
     name="resdeploy",
     help=(
-        "Take a trained ResNet to production: export, simplify, quantize, check, time and gate.\n\n"
+        "Take a trained ResNet to production: export, simplify, quantize, compile, check, time "
+        "and gate.\n\n"
         "Start with: resdeploy export resnet50 --weights FILE, or resdeploy run RECIPE.\n\n"
         "Exit codes: 0 done or passed, 1 gate failed, 2 could not run, 3 inconclusive, "
         "130 interrupted."
@@ -55,6 +57,7 @@ for _function in (
     simplify.simplify,
     cast.cast,
     quantize.quantize,
+    trt.trt,
     check.check,
     bench.bench,
     run.run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,9 +27,20 @@ def bench(
     size: Annotated[
         int | None, typer.Option(min=1, help="Edge of the images in pixels.", show_default=False)
     ] = None,
+    as_trtexec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="10|11",
+            help="Of engines alone: what trtexec of that version measures, by events of the GPU.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Time artifacts and eager PyTorch in turn, in one process."""
     batches = _batches(batch)
+    if as_trtexec is not None:
+        _as_trtexec(out, candidates, as_trtexec, batches)
+        return
     with out.working("loading"):
         from resdeploy.measure.machine import machine_facts
         from resdeploy.pipeline.evaluate import bench as timed
@@ -57,6 +69,21 @@ def bench(
         out.document("bench", {"machine": machine, "bench": rows})
     else:
         out.listing(latency_table(records))
+
+
+def _as_trtexec(out: Output, engines: list[Path], version: str, batches: list[int]) -> None:
+    with out.working("timing"):
+        from resdeploy.pipeline.engine_bench import bench_as_trtexec
+        from resdeploy.report.engines import engine_timings_view
+
+        found = bench_as_trtexec(engines, version=version, batches=batches)
+    for row in found:
+        if row.note:
+            out.notify(f"{row.name}, batch {row.batch}: {row.note}")
+    if out.as_json:
+        out.document("bench", {"engines": [row.model_dump(mode="json") for row in found]})
+    else:
+        out.listing(engine_timings_view(found))
 
 
 def _batches(text: str) -> list[int]:

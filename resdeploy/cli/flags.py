@@ -6,12 +6,26 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from resdeploy.errors import UsageError
-from resdeploy.words import FloatType, Head, Interpolation, NormChoice, WeightBitsChoice
+from resdeploy.words import (
+    FloatType,
+    HardwareCompatibility,
+    Head,
+    Interpolation,
+    NormChoice,
+    WeightBitsChoice,
+)
 
 if TYPE_CHECKING:
     from resdeploy.pipeline.int8.control import Bound
     from resdeploy.pipeline.preprocessing import InputChoice
-    from resdeploy.records import CastOptions, ExportOptions, ModelOptions, QuantizeOptions
+    from resdeploy.records import (
+        BatchProfile,
+        CastOptions,
+        EngineOptions,
+        ExportOptions,
+        ModelOptions,
+        QuantizeOptions,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +123,30 @@ class QuantizeFlags:
             round_weights=not self.no_round_weights,
             correct_bias=not self.no_correct_bias,
             keep=tuple(self.keep or ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFlags:
+    """What the command line says about how an engine is compiled."""
+
+    workspace_mib: int | None
+    optimization_level: int
+    compute_capability: list[str] | None
+    hardware_compatibility: HardwareCompatibility
+    version_compatible: bool
+
+    def options(self, profiles: tuple[BatchProfile, ...]) -> EngineOptions:
+        """The same as the library takes it, for these batch sizes; without any, the usual ones."""
+        from resdeploy.records import BatchProfile, EngineOptions
+
+        return EngineOptions(
+            profiles=profiles or (BatchProfile(),),
+            workspace_mib=self.workspace_mib,
+            level=self.optimization_level,
+            compute_capabilities=tuple(self.compute_capability or ()),
+            hardware=self.hardware_compatibility,
+            version_compatible=self.version_compatible,
         )
 
 

@@ -21,6 +21,7 @@ import typer
 from resdeploy.cli.flags import (
     BoundFlags,
     CastFlags,
+    EngineFlags,
     ExportFlags,
     InputOptions,
     ModelFlags,
@@ -28,7 +29,14 @@ from resdeploy.cli.flags import (
 )
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
-from resdeploy.words import FloatType, Head, Interpolation, NormChoice, WeightBitsChoice
+from resdeploy.words import (
+    FloatType,
+    HardwareCompatibility,
+    Head,
+    Interpolation,
+    NormChoice,
+    WeightBitsChoice,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +217,36 @@ _GROUPS: dict[type, _Group] = {
         },
         value=QuantizeFlags,
     ),
+    EngineFlags: _Group(
+        options={
+            "workspace_mib": _option(
+                int | None, "Memory a kernel may use, MiB. [default: all of the GPU's]", min=1
+            ),
+            "optimization_level": (
+                Annotated[
+                    int,
+                    typer.Option(min=0, max=5, help="0 compiles quickly, 5 searches longest."),
+                ],
+                3,
+            ),
+            "compute_capability": _option(
+                list[str] | None,
+                "Of rtx: a GPU it is for, such as 8.6; may be repeated. [default: 8.0 and later]",
+                metavar="N.N",
+            ),
+            "hardware_compatibility": (
+                Annotated[
+                    HardwareCompatibility,
+                    typer.Option(help="Of tensorrt: other GPUs that may run it; slower."),
+                ],
+                HardwareCompatibility.NONE,
+            ),
+            "version_compatible": _flag(
+                "--version-compatible", "Of tensorrt: later versions of it may run it."
+            ),
+        },
+        value=EngineFlags,
+    ),
     BoundFlags: _Group(
         options={
             "max_drop": _option(
@@ -322,6 +360,15 @@ Data = Annotated[
 Samples = Annotated[
     int | None,
     typer.Option(min=1, help="Use this many, evenly spaced. [default: all]", show_default=False),
+]
+Tables = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE.safetensors",
+        help="A calibration table of this graph, instead of a pass over the images; several are "
+        "merged. Without --data, weights are rounded to the nearest.",
+        show_default=False,
+    ),
 ]
 SkipBroken = Annotated[
     bool, typer.Option("--skip-broken", help="Count and list broken images instead of stopping.")

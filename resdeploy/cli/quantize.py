@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from resdeploy.cli.export import print_artifact
 from resdeploy.cli.flags import BoundFlags, InputOptions, ModelFlags, QuantizeFlags
-from resdeploy.cli.options import DATA_METAVAR, OutputPath, Samples, SkipBroken, Weights
+from resdeploy.cli.options import DATA_METAVAR, OutputPath, Samples, SkipBroken, Tables, Weights
 from resdeploy.cli.output import Output
 from resdeploy.words import OnBroken
 
@@ -18,15 +17,6 @@ CalibrationData = Annotated[
     typer.Option(
         metavar=DATA_METAVAR,
         help="The images to calibrate on, 100 or more; class subfolders are labels.",
-        show_default=False,
-    ),
-]
-Tables = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="FILE.safetensors",
-        help="A calibration table of this graph, instead of a pass over the images; several are "
-        "merged. Without --data, weights are rounded to the nearest.",
         show_default=False,
     ),
 ]

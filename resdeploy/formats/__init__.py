@@ -16,7 +16,8 @@ class Format:
     """A kind of file: its suffix and the precisions it can hold.
 
     contents: "module:function" of a path that says what is in such a file.
-    bounded: whether it refuses a batch outside the bounds that it was exported for.
+    bounded: whether it refuses a batch outside the bounds that it was made for.
+    command: what makes such files.
     note: what its users must know.
     """
 
@@ -25,6 +26,7 @@ class Format:
     precisions: tuple[str, ...]
     contents: str
     bounded: bool = False
+    command: str = "export"
     note: str = ""
 
 
@@ -63,6 +65,14 @@ FORMATS: Table[Format] = Table(
             precisions=("fp32",),
             contents="resdeploy.runtimes.contents:contents_of_pt2",
             bounded=True,
+        ),
+        Format(
+            name="engine",
+            suffix=".engine",
+            precisions=("fp32", "fp16", "int8", "int8-fp16"),
+            contents="resdeploy.engines.contents:contents_of_engine",
+            bounded=True,
+            command="trt",
         ),
     ),
 )

@@ -12,48 +12,38 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from resdeploy.artifact import (
-    Artifact,
     is_published,
-    open_artifact,
     publish,
     read_document,
-    sidecar_path,
     write_text,
 )
 from resdeploy.contracts import Notify, Progress
 from resdeploy.errors import ArtifactError
-from resdeploy.formats import FORMATS
 from resdeploy.gate import judge
-from resdeploy.graph import EMITTERS
-from resdeploy.pipeline import compare, make, make_simplified, paid
-from resdeploy.pipeline.int8.calibration import table_for, tell_audit
-from resdeploy.pipeline.int8.graph import Work, quantize_file, tell_unfused
-from resdeploy.pipeline.make_export import Export as ExportWork
-from resdeploy.pipeline.make_export import export_file
-from resdeploy.pipeline.make_fp16 import cast_file
-from resdeploy.pipeline.plan import (
+from resdeploy.pipeline import compare, make, paid
+from resdeploy.pipeline.int8.calibration import tell_audit
+from resdeploy.pipeline.plan import TargetPlan, float_source
+from resdeploy.pipeline.prepared import DriftRecords, Prepared
+from resdeploy.pipeline.steps import (
     Bench,
     Build,
     Calibrate,
     Cast,
+    Compile,
     Drift,
     Export,
     Quantize,
     Simplify,
     Stage,
     Step,
-    TargetPlan,
-    float_source,
     label_of,
 )
-from resdeploy.pipeline.prepared import DriftRecords, Prepared
 from resdeploy.pipeline.store import Store
-from resdeploy.quantization.table import CalibrationTable, read_table, write_table
+from resdeploy.pipeline.works import Works
 from resdeploy.records import (
     DataFacts,
     DriftRecord,
     LatencyRecord,
-    Manifest,
     Paid,
     RunResult,
     StepResult,
@@ -63,8 +53,6 @@ from resdeploy.records import (
 )
 
 STORE = ".steps"
-_MODEL = "model"  # and the suffix of its format
-_TABLE = "table.safetensors"
 _DRIFT = "drift.json"
 
 
@@ -81,12 +69,12 @@ class Execution:
         self.loaded = prepared.loaded
         self.out = out
         self.store = Store(out / STORE)
-        self.calibration = prepared.calibration
         self.evaluation = prepared.evaluation
         self.baseline = prepared.baseline
         self.notify = notify
         self.progress = progress
         self.threads = plan.recipe.bench.threads or plan.facts.machine.cores
+        self.works = Works(prepared, self.store, self.threads, notify, progress)
         # As planned; once the images are read, it is known which of them are broken.
         self.calibrated_on = plan.facts.calibration
         self.evaluated_on = plan.facts.evaluation
@@ -150,26 +138,20 @@ class Execution:
             case Build():  # which the plan could not be made without
                 make.tell_notes(self.loaded, self.notify)
                 return False
-            case Export():
-                return self._once(step.key, lambda to: self._export(step, to), self._made)
-            case Simplify():
-                reused = self._once(step.key, lambda to: self._simplify(step, to), self._made)
-                if reused:
-                    make_simplified.tell_unsimplified(self._made(step.key)[1], self.notify)
-                return reused
             case Calibrate():
-                reused = self._once(step.key, lambda to: self._calibrate(step, to), self._table)
-                self.calibrated_on = _as_read(self.calibrated_on, self._table(step.key).header.data)
+                works = self.works
+                reused = self._once(step.key, lambda to: works.calibrate(step, to), works.table)
+                table = works.table(step.key)
+                self.calibrated_on = _as_read(self.calibrated_on, table.header.data)
                 compare.tell_skipped(self.calibrated_on, self.notify)
-                tell_audit(self._table(step.key), self.notify)
+                tell_audit(table, self.notify)
                 return reused
-            case Quantize():
-                reused = self._once(step.key, lambda to: self._quantize(step, to), self._made)
-                if reused:
-                    tell_unfused(self._made(step.key)[1], self.notify)
+            case Export() | Simplify() | Quantize() | Cast() | Compile():
+                works = self.works
+                reused = self._once(step.key, lambda to: works.make(step, to), works.made)
+                if reused:  # what the work said when it was done
+                    works.tell(step, works.made(step.key)[1])
                 return reused
-            case Cast():
-                return self._once(step.key, lambda to: self._cast(step, to), self._made)
             case Drift():
                 return self._compared(step)
             case Bench():
@@ -204,64 +186,6 @@ class Execution:
 
     def _drifted(self, key: str) -> tuple[DriftRecord, ...]:
         return read_document(self.store.path(key) / _DRIFT, DriftRecords).records
-
-    def _export(self, step: Export, folder: Path) -> None:
-        path = folder / f"{_MODEL}{FORMATS[step.format].suffix}"
-        work = ExportWork(
-            loaded=self.loaded,
-            preprocess=self.plan.facts.preprocess,
-            name=self.recipe.name,
-            format=step.format,
-            options=self.recipe.export.of(step.format),
-            batch=self.recipe.input.batch,
-        )
-        manifest = export_file(work, path, notify=self.notify)
-        write_text(sidecar_path(path), manifest.to_json())
-
-    def _calibrate(self, step: Calibrate, folder: Path) -> None:
-        source, manifest = self._made(step.graph)
-        assert self.calibration is not None  # the recipe was refused otherwise
-        table = table_for(
-            source,
-            manifest,
-            self.plan.facts.preprocess,
-            self.calibration,
-            threads=self.threads,
-            progress=self.progress,
-        )
-        write_table(table, folder / _TABLE)
-
-    def _simplify(self, step: Simplify, folder: Path) -> None:
-        self._derive(step.graph, folder, make_simplified.simplify_file)
-
-    def _cast(self, step: Cast, folder: Path) -> None:
-        self._derive(step.graph, folder, cast_file, options=self.recipe.cast)
-
-    def _quantize(self, step: Quantize, folder: Path) -> None:
-        source, manifest = self._made(step.graph)
-        work = Work(
-            source=source,
-            manifest=manifest,
-            table=self._table(step.table),
-            emitter=EMITTERS[step.quantizer],
-            how=self.recipe.quantization,
-            bits=step.bits,
-            threads=self.threads,
-            data=self.calibration,
-            preprocess=self.plan.facts.preprocess,
-        )
-        path = folder / f"{_MODEL}.onnx"
-        made = quantize_file(work, path, notify=self.notify, progress=self.progress)
-        write_text(sidecar_path(path), made.to_json())
-
-    def _derive(
-        self, key: str, folder: Path, work: Callable[..., Manifest], **settings: object
-    ) -> None:
-        """Make an ONNX file, and its sidecar, of a stored one."""
-        source, manifest = self._made(key)
-        path = folder / f"{_MODEL}.onnx"
-        made = work(source, manifest, path, **settings, notify=self.notify)
-        write_text(sidecar_path(path), made.to_json())
 
     def _drift(self, step: Drift, folder: Path) -> None:
         records = compare.drift_records(
@@ -308,7 +232,7 @@ class Execution:
         source = float_source(self.plan, stage.key)
         if source is None:
             return
-        floats, made = self._made(source)[0], self._made(stage.key)[0]
+        floats, made = self.works.made(source)[0], self.works.made(stage.key)[0]
         found = paid.paid(floats, made, stage.runtime, self.threads)
         if found is not None:
             self.paid[stage.name] = found
@@ -332,23 +256,8 @@ class Execution:
             if finding.verdict is Verdict.FAIL
         }
 
-    def _made(self, key: str) -> tuple[Artifact, Manifest]:
-        """A stored artifact, its bytes checked against its sidecar."""
-        folder = self.store.path(key)
-        names = [f"{_MODEL}{row.suffix}" for row in FORMATS]
-        found = next(
-            (folder / name for name in names if (folder / name).exists()), folder / names[0]
-        )
-        artifact = open_artifact(found)
-        if artifact.manifest is None:
-            raise ArtifactError(f"{artifact.path} has lost its sidecar")
-        return artifact, artifact.manifest
-
-    def _table(self, key: str) -> CalibrationTable:
-        return read_table(self.store.path(key) / _TABLE)
-
     def _candidate(self, stage: Stage) -> compare.Candidate:
-        artifact, _ = self._made(stage.key)
+        artifact, _ = self.works.made(stage.key)
         published = self.targets.get(stage.name)
         return compare.Candidate(
             name=stage.name,
@@ -378,7 +287,7 @@ class Execution:
                 size_bytes=None,
             )
             return
-        artifact, manifest = self._made(target.key)
+        artifact, manifest = self.works.made(target.key)
         path = self.out / f"{table.name}{artifact.path.suffix}"
         if not is_published(path, manifest):
             publish(artifact.path, path, manifest)

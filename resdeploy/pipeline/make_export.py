@@ -75,9 +75,12 @@ def exporters_of(format: str, options: ExportOptions) -> tuple[Exporter, ...]:
 
     Raises:
         UnknownNameError: no such format, or no such exporter of it.
-        UsageError: none of them writes this opset.
+        UsageError: another command makes such files, or none of them writes this opset.
     """
     form, choice = FORMATS[format].name, options.exporter
+    command = FORMATS[format].command
+    if command != "export":
+        raise UsageError(f"{form} files are not exported", hint=f"resdeploy {command} makes them")
     known = tuple(row for row in EXPORTERS if row.format == form)
     rows = tuple(row for row in known if choice in (AUTO, BOTH, row.name))
     if not rows:

@@ -8,15 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any
 
 from resdeploy.artifact import digest_of
-from resdeploy.errors import MissingExtraError
+from resdeploy.errors import EngineError, MissingExtraError
 from resdeploy.graph import EMITTERS, Emitter
 from resdeploy.measure.machine import WeightBits, weight_bits_for
+from resdeploy.pipeline.steps import (
+    Bench,
+    Build,
+    Calibrate,
+    Cast,
+    Compile,
+    Drift,
+    Export,
+    Quantize,
+    Simplify,
+    Stage,
+    Step,
+)
 from resdeploy.recipe import Recipe, TargetTable
-from resdeploy.records import DataFacts, MachineFacts, Preprocess
+from resdeploy.records import BatchProfile, DataFacts, GpuFacts, MachineFacts, Preprocess
+from resdeploy.runtimes import EXACT
 from resdeploy.words import WeightBitsChoice
+
+ONNX = "onnx"
 
 # What decoding and preprocessing an image depends on.
 _IMAGES = ("pillow", "numpy")
@@ -25,88 +41,11 @@ _IMAGES = ("pillow", "numpy")
 KEYED_PACKAGES = (
     "resdeploy", *_IMAGES,
     "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "openvino", "torch",
+    "tensorrt", "tensorrt-rtx-cu13",
 )  # fmt: skip
 
 # Written into every key: raise it when the same inputs would give other bytes.
 LOGIC = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Build:
-    """Weights into a module; kept in memory only."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Export:
-    """Module into a verified file of a format."""
-
-    key: str
-    format: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Simplify:
-    """ONNX file `graph` (a step's key) into a simpler one."""
-
-    key: str
-    graph: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Calibrate:
-    """Calibration images through `graph` into a table, for every target and method."""
-
-    key: str
-    graph: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quantize:
-    """`graph` and `table` into a Q/DQ file."""
-
-    key: str
-    graph: str
-    table: str
-    quantizer: str
-    bits: WeightBits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cast:
-    """`graph`, float or Q/DQ, into its float16 form."""
-
-    key: str
-    graph: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """A file in the making of a target, by the name it is reported under."""
-
-    name: str
-    key: str
-    runtime: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drift:
-    """All stages against eager PyTorch on the evaluation images."""
-
-    key: str
-    stages: tuple[Stage, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """Eager and all targets timed in turn; never reused."""
-
-    key: str
-    targets: tuple[Stage, ...]
-
-
-Step = Build | Export | Simplify | Calibrate | Quantize | Cast | Drift | Bench
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +68,7 @@ class Facts:
     versions: of every package that a step's bytes can depend on.
     quantizers: which Q/DQ target each runtime takes. packages: which one each runtime is in.
     missing: runtime to (package, extra) for those that are not installed.
+    backends: the compiler of each runtime that runs engines. gpu: that they run on here.
     """
 
     weights_sha256: str | None
@@ -144,6 +84,8 @@ class Facts:
     quantizers: Mapping[str, str]
     packages: Mapping[str, str]
     missing: Mapping[str, tuple[str, str]]
+    backends: Mapping[str, str]
+    gpu: GpuFacts | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,26 +159,55 @@ class _Planner:
                 raise MissingExtraError(package, extra, f"the target {table.name!r}")
             reason = f"{table.runtime} is not installed (extra {extra!r})"
             return TargetPlan(table=table, chain=(), key=None, skipped=reason)
-        export = self.export(build, table.format)
-        if table.format != "onnx":  # PyTorch's own formats are not worked on any further
+        backend = self.facts.backends.get(table.runtime)
+        if backend is not None and self.facts.gpu is None:
+            reason = f"{table.runtime} needs a GPU, and there is none here"
+            if table.required:
+                raise EngineError(
+                    f"the target {table.name!r} cannot be run: {reason}",
+                    hint="required = false leaves it out on machines without one",
+                )
+            return TargetPlan(table=table, chain=(), key=None, skipped=reason)
+        if backend is None and table.format != ONNX:  # PyTorch's own are not worked on any further
+            export = self.export(build, table.format)
             self.stage(table.name, export, table.runtime)
             return TargetPlan(table=table, chain=(), key=export)
-        self.stage("export", export, table.runtime)
-        graph = self.simplify(export)
-        chain = ["export"]
-        for name, work in self.after_simplify(table):
-            chain.append(self.stage(name, graph, table.runtime))
-            graph = work(graph)
+        return self.graph_target(table, build, backend)
+
+    def graph_target(self, table: TargetTable, build: str, backend: str | None) -> TargetPlan:
+        """A target that is an ONNX file, or an engine made of one."""
+        works = self.after_simplify(table)
+        if backend is not None:
+            works.append(("compile", lambda graph: self.compile(graph, backend)))
+        on_cpu = table.runtime if backend is None else EXACT  # who compares what comes before
+        export = self.export(build, ONNX)
+        chain = [self.stage("export", export, on_cpu)]
+        made, graph = "simplify", self.simplify(export)
+        for name, work in works:
+            chain.append(self.stage(made, graph, on_cpu))
+            made, graph = name, work(graph)
         self.stage(table.name, graph, table.runtime)
         return TargetPlan(table=table, chain=tuple(chain), key=graph)
 
+    def compile(self, graph: str, backend: str) -> str:
+        batch = self.recipe.input.batch or BatchProfile()
+        gpu = self.facts.gpu
+        inputs = {
+            "graph": graph,
+            "backend": backend,
+            "batch": batch.model_dump(),
+            "gpu": gpu and gpu.model_dump(),
+        }
+        key = self.key("compile", inputs, "tensorrt", "tensorrt-rtx-cu13")
+        return self.add(Compile(key=key, graph=graph, backend=backend, batch=batch))
+
     def after_simplify(self, table: TargetTable) -> list[tuple[str, Callable[[str], str]]]:
-        """What is done for a precision: the name of what it starts from, and the work."""
+        """What is done for a precision: the name of what comes of it, and the work."""
         works: list[tuple[str, Callable[[str], str]]] = []
         if table.precision.startswith("int8"):
-            works.append(("simplify", lambda graph: self.quantize(graph, table.runtime)))
+            works.append(("quantize", lambda graph: self.quantize(graph, table.runtime)))
         if table.precision.endswith("fp16"):
-            works.append(("quantize" if works else "simplify", self.cast))
+            works.append(("cast", self.cast))
         return works
 
     def cast(self, graph: str) -> str:
@@ -327,7 +298,7 @@ class _Planner:
 def float_source(plan: Plan, key: str) -> str | None:
     """The key of the float graph that an INT8 file was made of; None for other files."""
     step = next(step for step in plan.steps if step.key == key)
-    if isinstance(step, Cast):
+    if isinstance(step, Cast | Compile):
         return float_source(plan, step.graph)
     return step.graph if isinstance(step, Quantize) else None
 
@@ -339,27 +310,3 @@ def chosen_bits(choice: WeightBitsChoice, machine: MachineFacts, emitter: Emitte
     if len(emitter.weight_bits) == 1:
         return WeightBits(bits=emitter.weight_bits[0], reason=f"{emitter.name} has no others")
     return weight_bits_for(machine)
-
-
-def label_of(step: Step, recipe: Recipe) -> str:
-    """What a step does, in a few words."""
-    match step:
-        case Build():
-            return f"{recipe.model.reference}, weights {recipe.model.weights}"
-        case Export():
-            return f"PyTorch to {step.format}"
-        case Simplify():
-            return "passes, onnxsim"
-        case Calibrate():
-            return "the ranges of all tensors"
-        case Quantize():
-            method = recipe.quantization.method
-            return f"{step.quantizer}, {method}, {step.bits.bits}-bit weights"
-        case Cast():
-            return "FP32 to FP16"
-        case Drift():
-            return f"compare {', '.join(stage.name for stage in step.stages)}"
-        case Bench():
-            return f"time {', '.join(stage.name for stage in step.targets)}"
-        case _:
-            assert_never(step)

@@ -17,8 +17,10 @@ from resdeploy.artifact import (
 )
 from resdeploy.contracts import Notify, Progress, Source, silent, unheard
 from resdeploy.data import refuse_overlap, source_from_reference
+from resdeploy.engines import BACKENDS
+from resdeploy.engines.gpu import gpu_here
 from resdeploy.errors import RecipeError, UnknownNameError, UsageError
-from resdeploy.formats import FORMATS
+from resdeploy.formats import FORMATS, Format
 from resdeploy.gate import METRICS, problems_of
 from resdeploy.graph import EMITTERS
 from resdeploy.measure.machine import machine_facts, package_versions
@@ -27,7 +29,7 @@ from resdeploy.models.reference import resolve
 from resdeploy.pipeline.execute import STORE, Execution
 from resdeploy.pipeline.make import require_image_channels
 from resdeploy.pipeline.make_export import exporters_of
-from resdeploy.pipeline.plan import KEYED_PACKAGES, Facts, plan_of
+from resdeploy.pipeline.plan import KEYED_PACKAGES, ONNX, Facts, plan_of
 from resdeploy.pipeline.prepared import Prepared
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
@@ -116,9 +118,11 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
         evaluation_order=_order(evaluation),
         versions=package_versions(KEYED_PACKAGES),
         machine=machine_facts(),
-        quantizers={emitter.runtime: emitter.name for emitter in EMITTERS},
+        quantizers=_quantizers(),
         packages={row.name: row.module for row in RUNTIMES},
         missing={row.name: (row.module, row.extra) for row in RUNTIMES if not row.is_installed()},
+        backends={row.runtime: row.name for row in BACKENDS},
+        gpu=gpu_here(),
     )
     return Prepared(
         plan=plan_of(recipe, facts),
@@ -130,6 +134,12 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
     )
 
 
+def _quantizers() -> dict[str, str]:
+    """Which Q/DQ target each runtime takes; both that run engines take TensorRT's."""
+    found = {emitter.runtime: emitter.name for emitter in EMITTERS}
+    return {**found, **{row.runtime: found["tensorrt"] for row in BACKENDS}}
+
+
 def _order(source: Source) -> str:
     """A digest of the images' names and contents in the order in which they are read."""
     return digest_of(list(source.hashes().items()))
@@ -137,7 +147,7 @@ def _order(source: Source) -> str:
 
 def _refuse_impossible(path: Path, recipe: Recipe) -> None:
     """Refuse targets whose format, precision and runtime do not go together."""
-    quantizers = {emitter.runtime for emitter in EMITTERS}
+    quantizers = _quantizers()
     problems = []
     for index, target in enumerate(recipe.targets):
         where = f"targets[{index}]"
@@ -147,13 +157,18 @@ def _refuse_impossible(path: Path, recipe: Recipe) -> None:
             problems.append(f"{where}.runtime: {target.runtime} does not run {target.format}")
         if target.precision.startswith("int8") and target.runtime not in quantizers:
             problems.append(f"{where}.precision: no INT8 graph is made for {target.runtime}")
-    for format in {target.format for target in recipe.targets}:
+    exported = {ONNX if form.command == "trt" else form.name for form in _formats(recipe)}
+    for format in exported:
         try:
             exporters_of(format, recipe.export.of(format))
         except (UnknownNameError, UsageError) as error:
             problems.append(f"export: {error.message}; {error.hint}")
     if problems:
         raise RecipeError(str(path), problems)
+
+
+def _formats(recipe: Recipe) -> list[Format]:
+    return [FORMATS[target.format] for target in recipe.targets]
 
 
 def _source(recipe: Recipe, table: DataTable) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from resdeploy.artifact import Artifact
+from resdeploy.engines import BACKENDS
 from resdeploy.errors import ArtifactError, UsageError
 from resdeploy.formats import FORMATS, Format
 from resdeploy.graph import EMITTERS
@@ -44,6 +45,9 @@ def runtime_for(artifact: Artifact, wanted: str | None = None) -> Runtime:
                 hint=f"these do: {', '.join(row.name for row in able)}",
             )
         return RUNTIMES[wanted]
+    engine = None if artifact.manifest is None else artifact.manifest.engine
+    if engine is not None:
+        return RUNTIMES[BACKENDS[engine.backend].runtime]
     facts = None if artifact.manifest is None else artifact.manifest.quantization
     if facts is not None:
         meant = EMITTERS[facts.target].runtime

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from resdeploy.records.base import Document, Record
+from resdeploy.records.engines import EngineFacts
 from resdeploy.records.inputs import (
     BatchProfile,
     DataFacts,
@@ -174,6 +175,7 @@ class Manifest(Document):
     batch: BatchProfile | None = None
     quantization: QuantizationFacts | None = None
     fp16: Fp16Facts | None = None
+    engine: EngineFacts | None = None
     verification: tuple[Check, ...]
     history: tuple[HistoryStep, ...]
 

@@ -198,7 +198,8 @@ def inspection_view(fields: Row, *, nodes: bool = False) -> RenderableType:
         *_tensors("output", graph["outputs"] or manifest.get("outputs", ())),
         *_provenance(manifest),
     ]
-    views = [_grid("Artifact", ("", ""), facts), _operators(graph)]
+    operators = _operators(graph) if graph["nodes"] else Text(_NO_LAYERS)
+    views = [_grid("Artifact", ("", ""), facts), operators]
     if nodes:
         views.append(_nodes(graph["node_facts"]))
     if manifest:
@@ -208,6 +209,7 @@ def inspection_view(fields: Row, *, nodes: bool = False) -> RenderableType:
     return Group(*views)
 
 
+_NO_LAYERS = "Its layers are not known: they are read where the file is built, on a GPU."
 _NO_MACS = "not known: the shapes of some nodes are not in the file"
 
 
@@ -279,10 +281,29 @@ def _provenance(manifest: Row) -> list[tuple[str, str]]:
         data = made["calibration"]["data"]
         rows.append(("quantized for", f"{made['target']}, {made['weight_bits']}-bit weights"))
         rows.append(("calibrated on", f"{data['samples']} images of {data['reference']}"))
+    rows += _engine(manifest["engine"])
     for step in manifest["history"]:
         tools = ", ".join(f"{name} {version}" for name, version in step["tools"].items())
         rows.append((step["step"], "; ".join((*step["notes"], tools))))
     return rows
+
+
+def _engine(engine: Row | None) -> list[tuple[str, str]]:
+    """Who compiled an engine, for what, and by what its precision is known."""
+    if engine is None:
+        return []
+    options: Row = engine["options"]
+    gpu = engine["gpu"]
+    able = ", ".join(options["compute_capabilities"]) or "8.0 and later"
+    where = f"compute capability {able}" if gpu is None else f"{gpu['name']}, {gpu['sm']}"
+    batches = [f"{row['min']}:{row['opt']}:{row['max']}" for row in options["profiles"]]
+    return [
+        ("compiled by", f"{engine['backend']} {engine['version']}"),
+        ("compiled for", where),
+        ("batches", ", ".join(batches)),
+        *(("precision seen in", line) for line in engine["obtained"]),
+        *(("warning", line) for line in engine["warnings"]),
+    ]
 
 
 def _checks(checks: Sequence[Row]) -> RenderableType:

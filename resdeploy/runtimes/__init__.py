@@ -6,11 +6,10 @@ module that proves it is there, and the Runner's factory.
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from resdeploy.table import Table, lazy
+from resdeploy.table import Table, has_module, lazy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +32,7 @@ class Runtime:
 
     def is_installed(self) -> bool:
         """Whether the runtime's module can be imported; nothing is imported to find out."""
-        return importlib.util.find_spec(self.module) is not None
+        return has_module(self.module)
 
 
 EXACT = "ort-exact"  # the row of what a graph says, whatever this CPU's kernels make of it
@@ -78,6 +77,20 @@ RUNTIMES: Table[Runtime] = Table(
             module="torch",
             extra="",
             target="resdeploy.runtimes.programs:Pt2Runner",
+        ),
+        Runtime(
+            name="tensorrt",
+            formats=("engine",),
+            module="tensorrt",
+            extra="gpu",
+            target="resdeploy.engines.runner:tensorrt_runner",
+        ),
+        Runtime(
+            name="tensorrt-rtx",
+            formats=("engine",),
+            module="tensorrt_rtx",
+            extra="rtx",
+            target="resdeploy.engines.runner:rtx_runner",
         ),
     ),
 )

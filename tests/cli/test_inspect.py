@@ -28,7 +28,7 @@ def looked_into(cli: Cli, *arguments: object) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("format", FORMATS.names)
+@pytest.mark.parametrize("format", [row.name for row in FORMATS if row.command == "export"])
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model[0])
 def test_a_file_costs_what_its_model_costs(
     model: tuple[str, ...], format: str, cli: Cli, folder: Path

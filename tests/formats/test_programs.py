@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from resdeploy.errors import GraphError, UnknownNameError, VerificationError
+from resdeploy.errors import GraphError, UnknownNameError, UsageError, VerificationError
 from resdeploy.formats import EXPORTERS, FORMATS
 from resdeploy.formats.exported_program import pt2_from_module
 from resdeploy.formats.signature import Signature
@@ -67,7 +67,7 @@ def test_a_file_answers_alone_in_a_process_without_our_package(format: str, fold
 @pytest.mark.parametrize(
     "words",
     [
-        *(["--format", name] for name in FORMATS.names),
+        *(["--format", row.name] for row in FORMATS if row.command == "export"),
         ["--exporter", "dynamo", "--embed-preprocess"],
         ["--precision", "fp16", "--keep", "Gemm"],
     ],
@@ -201,6 +201,10 @@ def test_both_exporters_side_by_side(tmp_path: Path) -> None:
 
 def test_exporters_are_known_by_name() -> None:
     assert [row.name for row in exporters_of("onnx", ExportOptions())] == ["trace", "dynamo"]
-    assert {row.format for row in EXPORTERS} == set(FORMATS.names)
+    exported = {row.name for row in FORMATS if row.command == "export"}
+    assert {row.format for row in EXPORTERS} == exported
+    with pytest.raises(UsageError, match="not exported") as raised:
+        exporters_of("engine", ExportOptions())
+    assert "resdeploy trt" in raised.value.hint
     with pytest.raises(UnknownNameError, match="exporter of pt2"):
         exporters_of("pt2", ExportOptions(exporter="trace"))

@@ -1,0 +1,113 @@
+"""What an engine was asked for and what the compiler says in, named checks out.
+
+That a file was asked for in INT8 does not make its engine so: a popular project built FP32 engines
+for months because a flag was gone (roboflow/rf-detr#1453). Of what there is to see, all is looked
+at: the types of the network's tensors, the size of the engine, and its layers where it can be
+loaded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from resdeploy.records import Check, Compiled, GraphSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Precision:
+    """What must be seen of an engine of a precision.
+
+    types: types that tensors of the network must have. share: how large the engine may be, as a
+    share of the same weights in float32; None asks nothing.
+    """
+
+    name: str
+    types: tuple[str, ...]
+    share: float | None
+
+
+# Shares: what weights of that type take, and as much again for what stays wider, such as the
+# classifier's, which is a tenth of a resnet50.
+PRECISIONS = {
+    row.name: row
+    for row in (
+        Precision(name="fp32", types=("float",), share=None),
+        Precision(name="fp16", types=("half",), share=0.6),
+        Precision(name="int8", types=("int8", "float"), share=0.45),
+        Precision(name="int8-fp16", types=("int8", "half"), share=0.35),
+    )
+}
+
+# An engine holds kernels beside weights. Measured with TensorRT-RTX 1.7.1 on the kinds of the
+# family: up to 4 MB, whatever the weights.
+KERNELS_BYTES = 4_000_000
+
+# Layers of which one at least computes in the type of the weights, where layers are known.
+_PRODUCTS = ("conv", "gemm", "matrix", "matmul", "myelin")
+
+
+def engine_checks(
+    asked: str, graph: GraphSummary, compiled: Compiled, plan_bytes: int
+) -> tuple[Check, ...]:
+    """Whether the engine is of the precision of its ONNX file, by all that is to be seen.
+
+    graph: of the ONNX file. plan_bytes: size of the engine.
+    """
+    row = PRECISIONS[asked]
+    checks = [_ports(graph, compiled), _types(row, compiled)]
+    size = _size(row, graph, plan_bytes)
+    layers = _layers(row, compiled)
+    return tuple(check for check in (*checks, size, layers) if check is not None)
+
+
+def _ports(graph: GraphSummary, compiled: Compiled) -> Check:
+    wanted = [(tensor.name, _SHORT[tensor.dtype]) for tensor in (*graph.inputs, *graph.outputs)]
+    found = [(tensor.name, tensor.dtype) for tensor in (*compiled.inputs, *compiled.outputs)]
+    said = ", ".join(f"{name} {dtype}" for name, dtype in found)
+    return _condition("inputs-outputs", wanted == found, said)
+
+
+# The types of ONNX as TensorRT calls them.
+_SHORT = {
+    "float": "float", "float16": "half", "bfloat16": "bf16", "int8": "int8", "uint8": "uint8",
+    "int32": "int32", "int64": "int64", "bool": "bool",
+}  # fmt: skip
+
+
+def _types(row: Precision, compiled: Compiled) -> Check:
+    said = ", ".join(f"{count} {name}" for name, count in compiled.types.items())
+    has_all = all(compiled.types.get(name) for name in row.types)
+    return _condition("network-types", has_all, f"tensors of the network: {said}")
+
+
+def _size(row: Precision, graph: GraphSummary, plan_bytes: int) -> Check | None:
+    """None where float32 would fit as well, so that the size tells nothing."""
+    floats = 4 * graph.params
+    if row.share is None or KERNELS_BYTES + row.share * floats >= floats:
+        return None
+    value = max(0, plan_bytes - KERNELS_BYTES) / floats
+    return Check(
+        name="size",
+        passed=value <= row.share,
+        value=value,
+        tolerance=row.share,
+        detail=f"{plan_bytes} bytes, less {KERNELS_BYTES} for kernels, over the weights in float32",
+    )
+
+
+def _layers(row: Precision, compiled: Compiled) -> Check | None:
+    """None where no layers are known."""
+    if compiled.layers is None:
+        return None
+    wanted = {"float": "fp32", "half": "fp16"}.get(row.types[0], row.types[0])
+    products = [
+        layer for layer in compiled.layers if any(word in layer.kind.lower() for word in _PRODUCTS)
+    ]
+    found = Counter(kind or "unknown" for layer in products for kind in set(layer.inputs))
+    said = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
+    return _condition("layer-types", wanted in found, f"inputs of products: {said or 'unknown'}")
+
+
+def _condition(name: str, holds: bool, detail: str) -> Check:
+    return Check(name=name, passed=holds, value=float(holds), tolerance=1.0, detail=detail)

@@ -1,0 +1,219 @@
+"""An ONNX file in, a checked TensorRT engine out.
+
+As in `make`: a function writes one file, checked, and returns what its sidecar says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from resdeploy.artifact import Artifact, sha256_of_file
+from resdeploy.contracts import Notify, Progress
+from resdeploy.engines import ENGINE, Backend
+from resdeploy.engines.compiler import CompilerChild
+from resdeploy.engines.precision import engine_checks
+from resdeploy.errors import EngineError, GraphError
+from resdeploy.graph import EMITTERS, summary
+from resdeploy.graph.files import read_model
+from resdeploy.graph.qdq import editor
+from resdeploy.graph.qdq.validate import problems_of
+from resdeploy.measure import verify
+from resdeploy.measure.machine import package_versions
+from resdeploy.pipeline.make import Checks, merged_checks
+from resdeploy.records import (
+    BatchProfile,
+    Compiled,
+    EngineFacts,
+    EngineJob,
+    EngineOptions,
+    EngineProgress,
+    GraphSummary,
+    HistoryStep,
+    Manifest,
+)
+from resdeploy.words import HardwareCompatibility
+
+TIMEOUT_S = 3600.0  # level 5 searches for as long as half an hour
+
+_TARGET = "tensorrt"  # whose rules Q/DQ pairs must follow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compile:
+    """What is compiled, by whom and how.
+
+    cache: path of a timing cache, of a backend that has one.
+    """
+
+    source: Artifact
+    manifest: Manifest
+    backend: Backend
+    options: EngineOptions
+    timeout_s: float = TIMEOUT_S
+    cache: Path | None = None
+
+
+def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress) -> Manifest:
+    """Compile an ONNX file, and see what came of it.
+
+    The precision is that of the file; what the compiler made of it is checked.
+
+    Raises:
+        EngineError: the backend cannot do what is asked, or refused the file.
+        GraphError: TensorRT would misread the file.
+        ChildFailedError: the compiler crashed, or took longer than it may.
+        VerificationError: the engine is not of the precision of its file.
+    """
+    refuse_options(work.backend, work.options)
+    graph = _graph_of(work)
+    compiled = _compiled(work, path, progress)
+    if compiled.problems:
+        raise EngineError(
+            f"{work.backend.module} {compiled.version} cannot build {work.manifest.name}: "
+            + "; ".join(compiled.problems),
+            hint=_hint(compiled.problems),
+        )
+    size = path.stat().st_size
+    checks = engine_checks(graph.precision, graph, compiled, size)
+    verify.require(checks, "the engine", "report this, with the ONNX file")
+    for line in compiled.warnings:
+        if not any(words in line for words in _HARMLESS):
+            notify(f"{work.backend.module}: {line}")
+    return _manifest(work, path, graph, compiled, checks)
+
+
+def refuse_options(backend: Backend, options: EngineOptions) -> None:
+    """Refuse what a backend does not have, before anything is made.
+
+    Raises:
+        EngineError: it does not have it.
+    """
+    for capability in options.compute_capabilities:
+        if capability not in backend.capabilities:
+            known = ", ".join(backend.capabilities)
+            raise EngineError(
+                f"{backend.name} does not compile for compute capability {capability}",
+                hint=f"it does for {known}"
+                if known
+                else "it compiles for the GPU of the machine that it runs on, and no other",
+            )
+    lacking = [
+        (options.hardware is not HardwareCompatibility.NONE, backend.hardware, "hardware"),
+        (options.version_compatible, backend.version_compatible, "version"),
+    ]
+    for asked, able, what in lacking:
+        if asked and not able:
+            raise EngineError(
+                f"{backend.name} has no {what} compatibility",
+                hint="--backend tensorrt has; engines of rtx run on every GPU that they name",
+            )
+
+
+def _graph_of(work: Compile) -> GraphSummary:
+    """The facts of the ONNX file, if TensorRT reads it as it is meant.
+
+    Raises:
+        GraphError: it does not.
+    """
+    model = read_model(work.source.path)
+    facts = summary.summary_of(model)
+    if facts.precision.startswith("int8"):
+        checks = [check for check in editor.rules_of(EMITTERS[_TARGET]).checks if check.misread]
+        problems = problems_of(model, checks)
+        if problems:
+            raise GraphError(
+                f"TensorRT would misread {work.manifest.name}: {'; '.join(problems)}",
+                hint="quantize its float source again, with --target tensorrt",
+            )
+    return facts
+
+
+def _compiled(work: Compile, path: Path, progress: Progress) -> Compiled:
+    job = EngineJob(
+        backend=work.backend.name,
+        graph=str(work.source.path),
+        plan=str(path),
+        options=work.options,
+        tf32=False,
+        cache=None if work.cache is None else str(work.cache),
+    )
+    with CompilerChild(job, timeout_s=work.timeout_s) as child:
+        found: list[Compiled] = []
+        for _ in progress(_outer_steps(child.answers(), found), "compiling"):
+            pass
+    return found[0]
+
+
+def _outer_steps(
+    answers: Iterator[EngineProgress | Compiled], found: list[Compiled]
+) -> Iterator[EngineProgress]:
+    """The steps of phases that are part of no other; the answer goes into `found`."""
+    for answer in answers:
+        if isinstance(answer, Compiled):
+            found.append(answer)
+        elif not answer.parent:
+            yield answer
+
+
+# Warnings that say what happens anyway: scales that are float16 in the file, as the types of a
+# strongly typed network must be, are used as float32 numbers. They are in the sidecar, not told.
+_HARMLESS = ("Converting conv activation scales to fp32", "Converting conv weight scales to fp32")
+
+
+# What is to be done where the compiler says so.
+_HINTS = {
+    "turing": "TensorRT-RTX computes in float16 alone on Turing (7.5): compile the float16 form",
+    "same input types": "a node takes one type: cast the whole graph, without --keep",
+    "out of memory": "allow a kernel less with --workspace-mib, or use a smaller --batch",
+}
+
+
+def _hint(problems: tuple[str, ...]) -> str:
+    said = " ".join(problems).lower()
+    known = [hint for words, hint in _HINTS.items() if words in said]
+    return known[0] if known else "`resdeploy inspect` lists the operators of a graph"
+
+
+def _manifest(
+    work: Compile, path: Path, graph: GraphSummary, compiled: Compiled, checks: Checks
+) -> Manifest:
+    facts = EngineFacts(
+        backend=work.backend.name,
+        version=compiled.version,
+        cuda=compiled.cuda,
+        gpu=compiled.gpu,
+        options=work.options,
+        source_sha256=work.source.sha256,
+        obtained=tuple(f"{check.name}: {check.detail}" for check in checks),
+        warnings=compiled.warnings,
+        layers=compiled.layers,
+    )
+    step = HistoryStep(
+        step="compile",
+        tools={**package_versions(["resdeploy"]), work.backend.module: compiled.version},
+        source_sha256=work.source.sha256,
+        nodes=graph.nodes,
+    )
+    profiles = work.options.profiles
+    return work.manifest.model_copy(
+        update={
+            "format": ENGINE,
+            "precision": graph.precision,
+            "sha256": sha256_of_file(path),
+            "size_bytes": path.stat().st_size,
+            "data": {},
+            "opset": None,
+            "inputs": graph.inputs,
+            "outputs": graph.outputs,
+            "batch": BatchProfile(
+                min=min(profile.min for profile in profiles),
+                opt=profiles[0].opt,
+                max=max(profile.max for profile in profiles),
+            ),
+            "engine": facts,
+            "verification": merged_checks(work.manifest.verification, checks, "compile"),
+            "history": (*work.manifest.history, step),
+        }
+    )

@@ -1,0 +1,252 @@
+"""Every kind of block in every precision, compiled by TensorRT-RTX; and what cannot be compiled.
+
+No GPU is needed. What is proved is that the compiler takes the files, strongly typed, and that
+engines hold weights of the precision that was asked for; not that they run, nor how fast.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from resdeploy.artifact import open_artifact
+from resdeploy.contracts import silent, unheard
+from resdeploy.engines import BACKENDS
+from resdeploy.engines.compiler import CompilerChild
+from resdeploy.engines.header import plan_version
+from resdeploy.errors import ChildFailedError, EngineError, GraphError, ResdeployError
+from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.fp16 import cast_to_fp16
+from resdeploy.pipeline.make_engine import Compile, engine_file
+from resdeploy.pipeline.opened import opened_onnx
+from resdeploy.pipeline.preprocessing import InputChoice
+from resdeploy.records import BatchProfile, Compiled, EngineJob, EngineOptions, Manifest
+from tests.graph import tools
+from tests.graph.test_blocks import KINDS, kept
+
+pytest.importorskip("tensorrt_rtx", reason="needs the extra rtx", exc_type=ImportError)
+
+RTX = BACKENDS["rtx"]
+PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
+STATIC = (BatchProfile(min=1, opt=1, max=1),)
+DYNAMIC = (BatchProfile(min=1, opt=8, max=32),)
+TWO = (BatchProfile(min=1, opt=1, max=4), BatchProfile(min=8, opt=16, max=32))
+PROFILES = {"static": STATIC, "dynamic": DYNAMIC, "two profiles": TWO}
+
+BODY = "r = Conv<pads=[1,1,1,1]>(x, w) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, v)"
+WEIGHTS = {"w": tools.noise(6, 4, 3, 3), "v": tools.noise(6, 5)}
+
+
+def compiled(source: Path, plan: Path, *, timeout_s: float = 300, **options: Any) -> Manifest:
+    """The engine of an ONNX file, in `plan`, and what its sidecar would say."""
+    artifact, manifest = opened_onnx(source, InputChoice(), PRECISIONS)
+    work = Compile(
+        source=artifact,
+        manifest=manifest,
+        backend=RTX,
+        options=EngineOptions(**options),
+        timeout_s=timeout_s,
+    )
+    return engine_file(work, plan, notify=unheard, progress=silent)
+
+
+def sources(folder: Path, name: str) -> dict[str, Path]:
+    """An ONNX file of a model in each precision."""
+    floats = tools.simplified(folder, name, 64)
+    images = tools.noise(1, 3, 64, 64)
+    keep = kept(floats, name)
+    int8 = tools.quantized(floats, images, target="tensorrt", bits=8, keep=keep)
+    return {
+        "fp32": floats,
+        "fp16": halved(floats),
+        "int8": int8,
+        "int8-fp16": halved(int8),
+    }
+
+
+def halved(source: Path) -> Path:
+    """The float16 form of a file."""
+    model = read_model(source)
+    cast_to_fp16(model, io="fp32", keep=())
+    path = source.with_suffix(".fp16.onnx")
+    write_model(model, path)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS.values(), ids=KINDS.keys())
+def test_every_kind_compiles_in_every_precision(name: str, tmp_path: Path) -> None:
+    """All checks of the precision obtained hold, and an engine has the size of its weights."""
+    for precision, source in sources(tmp_path, name).items():
+        for profiles in PROFILES.values():
+            plan = tmp_path / "x.engine"
+            made = compiled(source, plan, profiles=profiles)
+            assert made.precision == precision
+            assert made.engine is not None
+            assert not [line for line in made.engine.warnings if "scales to fp32" not in line]
+            assert all(check.passed for check in made.verification)
+            assert {"compile.inputs-outputs", "compile.network-types"} <= {
+                check.name for check in made.verification
+            }
+            assert plan_version(plan) == tuple(map(int, made.engine.version.split(".")))
+
+
+def test_a_small_graph_compiles_with_every_option(tmp_path: Path) -> None:
+    path = saved(tmp_path, BODY)
+    for options in (
+        {},
+        {"level": 0, "workspace_mib": 64, "compute_capabilities": ("8.6", "12.0")},
+        {"compute_capabilities": RTX.capabilities[1:]},
+    ):
+        made = compiled(path, tmp_path / "x.engine", **options)
+        assert made.engine is not None
+        assert made.engine.options == EngineOptions(**options)
+        assert made.engine.source_sha256 == open_artifact(path).sha256
+    assert plan_version(tmp_path / "x.engine") is not None
+
+
+def test_turing_is_compiled_for_in_float16_alone(tmp_path: Path) -> None:
+    path = saved(tmp_path, BODY)
+    options = {"compute_capabilities": ("7.5",)}
+    with pytest.raises(EngineError, match="Turing") as raised:
+        compiled(path, tmp_path / "x.engine", **options)
+    assert "float16" in raised.value.hint
+    made = compiled(halved(path), tmp_path / "x.engine", **options)
+    assert made.precision == "fp16"
+
+
+def saved(folder: Path, body: str, **more: Any) -> Path:
+    path = folder / "x.onnx"
+    onnx.save(tools.proto(body, WEIGHTS, **more), path)
+    return path
+
+
+def test_uint8_zero_points_are_refused_before_the_compiler_reads_them_as_int8(
+    tmp_path: Path,
+) -> None:
+    """Which is a warning to TensorRT, and silently saturates what is above 127."""
+    source = tools.passed(tmp_path, "resnet20", 32)
+    path = tools.quantized(source, tools.noise(1, 3, 32, 32), target="ort-cpu", bits=8)
+    with pytest.raises(GraphError, match=r"would misread.*UINT8|would misread.*uint8") as raised:
+        compiled(path, tmp_path / "x.engine")
+    assert "--target tensorrt" in raised.value.hint
+
+
+def test_an_operator_that_is_not_supported_is_named_with_its_node(tmp_path: Path) -> None:
+    body = BODY.replace("y = Gemm(f, v)", "g = Gemm(f, v) y = Bernoulli(g)")
+    path = saved(tmp_path, body)
+    model = onnx.load(path)
+    model.graph.node[-1].name = "the_node"
+    onnx.save(model, path)
+    with pytest.raises(EngineError, match=r"the_node.*Bernoulli"):
+        compiled(path, tmp_path / "x.engine")
+
+
+def test_a_sum_of_half_and_float_is_refused_with_its_node(tmp_path: Path) -> None:
+    """Strongly typed networks convert nothing by themselves."""
+    model = tools.proto(BODY, WEIGHTS)
+    half = model.graph.initializer[0]
+    half.CopyFrom(onnx.numpy_helper.from_array(WEIGHTS["w"].astype("float16"), "w"))
+    path = tmp_path / "x.onnx"
+    path.write_bytes(model.SerializeToString())
+    found = compiler_says(path, tmp_path)
+    assert any("Conv" in problem for problem in found.problems), found.problems
+    assert not (tmp_path / "x.engine").exists()
+
+
+def test_an_int32_bias_between_dequantize_linear_is_refused(tmp_path: Path) -> None:
+    """As ONNX Runtime's quantizer writes it by default."""
+    source = tools.passed(tmp_path, "resnet20", 32)
+    model = onnx.load(tools.quantized(source, tools.noise(1, 3, 32, 32), target="tensorrt", bits=8))
+    conv = next(node for node in model.graph.node if node.op_type == "Conv")
+    tools_bias(model, conv)
+    path = tmp_path / "biased.onnx"
+    onnx.save(model, path)
+    with pytest.raises(GraphError, match=r"would misread.*(INT32|int32)"):
+        compiled(path, tmp_path / "x.engine")
+    found = compiler_says(path, tmp_path)
+    assert any("DequantizeLinear" in problem for problem in found.problems), found.problems
+
+
+def tools_bias(model: onnx.ModelProto, conv: onnx.NodeProto) -> None:
+    """Put the bias of a convolution, zeros, through a DequantizeLinear of INT32."""
+    import numpy as np
+
+    channels = next(
+        value.dims[0] for value in model.graph.initializer if value.name == conv.input[2]
+    )
+    rows = {
+        "b.q": np.zeros(channels, np.int32),
+        "b.scale": np.ones(channels, np.float32),
+        "b.zero": np.zeros(channels, np.int32),
+    }
+    for name, values in rows.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+    node = onnx.helper.make_node("DequantizeLinear", list(rows), ["b.dq"], axis=0)
+    conv.input[2] = "b.dq"
+    model.graph.node.insert(0, node)
+
+
+def compiler_says(graph: Path, folder: Path, *, timeout_s: float = 300) -> Compiled:
+    """What the compiler itself says of a file, whoever looked at it before."""
+    *_, last = child_of(graph, folder, timeout_s)
+    return last
+
+
+def job(graph: Path, folder: Path) -> EngineJob:
+    plan = str(folder / "x.engine")
+    options = EngineOptions()
+    return EngineJob(backend="rtx", graph=str(graph), plan=plan, options=options, tf32=False)
+
+
+def child_of(graph: Path, folder: Path, timeout_s: float) -> list[Any]:
+    with CompilerChild(job(graph, folder), timeout_s=timeout_s) as child:
+        return list(child.answers())
+
+
+def test_a_build_that_is_cancelled_ends_and_leaves_no_engine(tmp_path: Path) -> None:
+    source = tools.passed(tmp_path, "resnet50", 64)
+    with CompilerChild(job(source, tmp_path), timeout_s=300) as child:
+        next(child.answers())  # it is at work
+        pid = child._process.pid
+        start = time.monotonic()
+    assert time.monotonic() - start < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not (tmp_path / "x.engine").exists()
+
+
+def test_a_build_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    with pytest.raises(ChildFailedError, match=r"longer than 0\.1 s") as raised:
+        compiled(saved(tmp_path, BODY), tmp_path / "x.engine", timeout_s=0.1)
+    assert "--timeout" in raised.value.hint
+
+
+def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
+    path = saved(tmp_path, BODY)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ResdeployError):
+        compiled(path, tmp_path / "x.engine")
+    found = compiler_says(path, tmp_path)
+    assert found.problems
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"compute_capabilities": ("9.0",)}, "does not compile for compute capability 9.0"),
+        ({"version_compatible": True}, "no version compatibility"),
+        ({"hardware": "ampere-plus"}, "no hardware compatibility"),
+    ],
+)
+def test_what_the_backend_does_not_have_is_refused(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(EngineError, match=said) as raised:
+        compiled(saved(tmp_path, BODY), tmp_path / "x.engine", **options)
+    assert raised.value.hint

@@ -1,0 +1,127 @@
+"""What trtexec would have printed: its own arithmetic, and what is part of a query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resdeploy.engines.timing import timed_queries
+from resdeploy.engines.trtexec import (
+    PROTOCOLS,
+    Protocol,
+    Query,
+    enqueue_bound,
+    images_per_s,
+    line,
+    percentile,
+    summary_of,
+)
+from tests.engines.test_runner import loaded
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "index"),
+    [(100, 99.0, 99), (200, 99.0, 198), (10, 90.0, 8), (1000, 99.0, 990), (1, 99.0, 0)],
+)
+def test_percentiles_are_those_of_its_float32(count: int, share: float, index: int) -> None:
+    """Of 100 it takes the greatest, where every other definition takes another."""
+    excluded = int(np.float32(1 - np.float32(share) / np.float32(100)) * np.float32(count))
+    assert percentile(list(range(count)), share) == max(count - 1 - excluded, 0)
+    assert percentile(list(range(count)), share) == index
+
+
+@given(times=st.lists(st.floats(0.01, 1e3), min_size=1, max_size=50))
+def test_a_summary_lies_within_its_series(times: list[float]) -> None:
+    found = summary_of(times)
+    assert found.least == min(times) <= found.median <= found.greatest == max(times)
+    assert all(
+        found.least <= value <= found.greatest for value in (found.p90, found.p95, found.p99)
+    )
+    assert found.cov >= 0
+
+
+def test_no_durations_are_no_summary() -> None:
+    with pytest.raises(ValueError, match="no durations"):
+        summary_of([])
+
+
+def query(**more: float) -> Query:
+    fields = {"h2d_ms": 1.0, "compute_ms": 2.0, "d2h_ms": 0.5, "enqueue_ms": 0.1}
+    return Query(**{**fields, "start_ms": 0.0, "end_ms": 4.0, **more})
+
+
+def test_latency_leaves_out_what_lies_between_and_throughput_does_not() -> None:
+    assert query().latency_ms == 3.5
+    series = [query(start_ms=0, end_ms=4), query(start_ms=3, end_ms=10)]
+    assert images_per_s(series, batch=8) == 2 * 8 / 0.010
+
+
+def test_a_host_that_cannot_keep_up_is_noticed() -> None:
+    assert not enqueue_bound([query()])
+    assert enqueue_bound([query(enqueue_ms=1.9)])
+
+
+def test_the_equal_command_names_the_flags_of_the_other_version() -> None:
+    shown = line(Path("x.engine"), PROTOCOLS["11"], "input", (8, 3, 224, 224))
+    assert shown == (
+        "trtexec --loadEngine=x.engine --shapes=input:8x3x224x224 "
+        "--noDataTransfers --useCudaGraph --useSpinWait"
+    )
+
+
+# --- the loop, on a GPU whose time is told ------------------------------------------------
+
+
+@dataclass
+class Clock:
+    """Time in ms that passes by what is done."""
+
+    now: float = 0.0
+
+    def seconds(self) -> float:
+        self.now += 0.01
+        return self.now / 1000
+
+
+@dataclass
+class Event:
+    clock: Clock
+    spin: bool
+    at: float | None = None
+    waited: list[Event] = field(default_factory=list)
+
+    def record(self, stream: object) -> None:
+        self.clock.now += 0.25
+        self.at = self.clock.now
+
+    def synchronize(self) -> None:
+        assert self.at is not None
+
+    def elapsed_time(self, other: Event) -> float:
+        assert self.at is not None
+        assert other.at is not None
+        return other.at - self.at
+
+
+@pytest.mark.parametrize("protocol", [pytest.param(row, id=row.name) for row in PROTOCOLS])
+def test_the_loop_measures_what_its_protocol_says(protocol: Protocol) -> None:
+    runner, _ = loaded()
+    clock, made = Clock(), list[Event]()
+
+    def event(spin: bool) -> Event:
+        made.append(Event(clock, spin))
+        return made[-1]
+
+    queries = timed_queries(runner, 4, protocol, events=event, clock=clock.seconds)
+    assert len(queries) >= protocol.iterations
+    assert {event.spin for event in made} == {protocol.spin}
+    assert all(row.start_ms >= protocol.warmup_ms for row in queries)
+    assert queries[-1].end_ms >= protocol.duration_ms
+    assert all((row.h2d_ms > 0) == (row.d2h_ms > 0) == protocol.transfers for row in queries)
+    assert all(row.compute_ms > 0 for row in queries)
+    assert (runner.bound(4).replay is not None) == protocol.graph
