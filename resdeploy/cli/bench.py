@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resdeploy.cli.flags import ModelFlags
-from resdeploy.cli.options import Candidates, Reference, RuntimeName, Weights
+from resdeploy.cli.options import Candidates, Reference, RuntimeName, Trust, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
 
@@ -18,6 +18,7 @@ def bench(
     flags: ModelFlags,
     candidates: Candidates,
     runtime: RuntimeName = None,
+    trust: Trust = False,
     reference: Reference = None,
     weights: Weights = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1",
@@ -48,6 +49,7 @@ def bench(
     records = timed(
         candidates,
         runtime=runtime,
+        trusted=trust,
         reference=reference,
         weights=weights,
         options=flags.options(),

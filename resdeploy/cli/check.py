@@ -14,6 +14,7 @@ from resdeploy.cli.options import (
     RuntimeName,
     Samples,
     SkipBroken,
+    Trust,
     Weights,
 )
 from resdeploy.cli.output import Output
@@ -32,6 +33,7 @@ def check(
     candidates: Candidates,
     data: Data,
     runtime: RuntimeName = None,
+    trust: Trust = False,
     simulate: Annotated[
         bool,
         typer.Option(
@@ -57,6 +59,7 @@ def check(
         candidates,
         data=data,
         runtime=EXACT if simulate else runtime,
+        trusted=trust,
         reference=reference,
         weights=weights,
         options=flags.options(),

@@ -348,6 +348,12 @@ RuntimeName = Annotated[
         show_default=False,
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run an engine without a sidecar: it is code, and you vouch for it."
+    ),
+]
 DATA_METAVAR = "FOLDER|FILE.npz|synthetic:N|embedded:NAME"
 Data = Annotated[
     str,

@@ -32,7 +32,7 @@ def contents_of_engine(path: Path, images: TensorFacts | None = None) -> GraphSu
         bytes_by_dtype={},
         precision="" if manifest is None else manifest.precision,
     )
-    return summary.with_nodes([_node(layer) for layer in layers])
+    return summary.with_nodes([_node(layer) for layer in layers]) if layers else summary
 
 
 def _node(layer: EngineLayer) -> NodeFacts:

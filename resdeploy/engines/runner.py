@@ -250,11 +250,11 @@ class EngineRunner:
         return self.loaded.run(images)
 
 
-def tensorrt_runner(path: Path, *, threads: int) -> EngineRunner:
+def tensorrt_runner(path: Path, *, threads: int, trusted: bool = False) -> EngineRunner:
     """A Runner of an engine of TensorRT's; it has no use for threads."""
-    return EngineRunner(path, BACKENDS["tensorrt"])
+    return EngineRunner(path, BACKENDS["tensorrt"], trusted=trusted)
 
 
-def rtx_runner(path: Path, *, threads: int) -> EngineRunner:
+def rtx_runner(path: Path, *, threads: int, trusted: bool = False) -> EngineRunner:
     """A Runner of an engine of TensorRT-RTX's; it has no use for threads."""
-    return EngineRunner(path, BACKENDS["rtx"])
+    return EngineRunner(path, BACKENDS["rtx"], trusted=trusted)

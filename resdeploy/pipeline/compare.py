@@ -48,12 +48,16 @@ def tell_skipped(facts: DataFacts, notify: Notify) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An artifact under the name and path it is reported by, and who runs it."""
+    """An artifact under the name and path it is reported by, and who runs it.
+
+    trusted: the user vouches for it, though it is code and has no sidecar.
+    """
 
     name: str
     artifact: Artifact
     runtime: str
     shown: str
+    trusted: bool = False
 
 
 def runner_for(candidate: Candidate, threads: int) -> Runner:
@@ -73,7 +77,8 @@ def own_runner(candidate: Candidate, threads: int) -> Runner:
     """
     row = RUNTIMES[candidate.runtime]
     factory = load_target(row.target, extra=row.extra, why=f"running {candidate.name}")
-    runner: Runner = factory(candidate.artifact.path, threads=threads)
+    trust = {"trusted": candidate.trusted} if row.runs_code else {}
+    runner: Runner = factory(candidate.artifact.path, threads=threads, **trust)
     return runner
 
 

@@ -33,6 +33,7 @@ def check(
     *,
     data: str,
     runtime: str | None = None,
+    trusted: bool = False,
     reference: str | None = None,
     weights: str | Path | None = None,
     options: ModelOptions = AS_NAMED,
@@ -49,6 +50,7 @@ def check(
     runtime: who runs them, "ort-exact" as the graph is written; without it, the runtime that an
         INT8 file was made for, or the first one that runs the format.
     options: of `reference`; the sidecars have those of the model that they name.
+    trusted: run engines without a sidecar, which are code that nobody else vouches for.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
@@ -64,7 +66,7 @@ def check(
     make.require_image_channels(loaded.facts, preprocess)
     records = compare.drift_records(
         loaded,
-        candidates_of(opened, runtime),
+        candidates_of(opened, runtime, trusted=trusted),
         source,
         preprocess,
         threads=machine_facts().cores,
@@ -78,6 +80,7 @@ def bench(
     candidates: Sequence[Path],
     *,
     runtime: str | None = None,
+    trusted: bool = False,
     reference: str | None = None,
     weights: str | Path | None = None,
     options: ModelOptions = AS_NAMED,
@@ -93,6 +96,7 @@ def bench(
 
     runtime: who runs the candidates; without it, as `check` has it.
     options: of `reference`; the sidecars have those of the model that they name.
+    trusted: run engines without a sidecar, which are code that nobody else vouches for.
     threads: 0 takes all cores of this process. size: edge of the images in pixels.
 
     Raises:
@@ -109,7 +113,7 @@ def bench(
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
     return compare.latency_records(
         loaded,
-        candidates_of(opened, runtime),
+        candidates_of(opened, runtime, trusted=trusted),
         make.image_shape(loaded.facts.in_channels, preprocess),
         compare.BenchSettings(
             batches=tuple(dict.fromkeys(batches)),
@@ -122,11 +126,12 @@ def bench(
 
 
 def candidates_of(
-    opened: Sequence[Artifact], runtime: str | None = None
+    opened: Sequence[Artifact], runtime: str | None = None, *, trusted: bool = False
 ) -> list[compare.Candidate]:
     """Each artifact under its file name; where two would have the same name, under its path.
 
-    runtime: who runs all of them; without it, the one that each was made for.
+    runtime: who runs all of them; without it, the one that each was made for. trusted: the user
+        vouches for all of them.
 
     Raises:
         UsageError: an artifact is named twice, or the runtime does not run it.
@@ -143,6 +148,7 @@ def candidates_of(
             artifact=artifact,
             runtime=runtime_for(artifact, runtime).name,
             shown=str(artifact.path),
+            trusted=trusted,
         )
         for artifact in opened
     ]

@@ -19,7 +19,8 @@ class Runtime:
     integer_layers: from (path), the names of the nodes that it computes on integers, with what it
     puts behind them; empty where it computes none so, or does not say. simulates: the runtimes
     whose files it runs as they are written, where those are not here; it is slow, and so is
-    never timed, and no target of a recipe.
+    never timed, and no target of a recipe. runs_code: whether its files are code, of which one
+    without a sidecar runs only where the user vouches for it (`trusted=True`).
     """
 
     name: str
@@ -29,6 +30,7 @@ class Runtime:
     target: str
     integer_layers: str = ""
     simulates: tuple[str, ...] = ()
+    runs_code: bool = False
 
     def is_installed(self) -> bool:
         """Whether the runtime's module can be imported; nothing is imported to find out."""
@@ -84,6 +86,7 @@ RUNTIMES: Table[Runtime] = Table(
             module="tensorrt",
             extra="gpu",
             target="resdeploy.engines.runner:tensorrt_runner",
+            runs_code=True,
         ),
         Runtime(
             name="tensorrt-rtx",
@@ -91,6 +94,7 @@ RUNTIMES: Table[Runtime] = Table(
             module="tensorrt_rtx",
             extra="rtx",
             target="resdeploy.engines.runner:rtx_runner",
+            runs_code=True,
         ),
     ),
 )
