@@ -44,7 +44,7 @@ from resdeploy.words import (
 
 _WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf", "own")
 # Reports use these names for what lies between the model and its targets.
-STEP_NAMES = ("eager", "export", "simplify", "quantize")
+STEP_NAMES = ("eager", "export", "simplify", "quantize", "cast")
 
 # Fields of a Recipe that TOML calls otherwise, or cannot say.
 _NOT_TOML = ("base", "schema_version")
