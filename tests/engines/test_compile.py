@@ -6,12 +6,17 @@ engines hold weights of the precision that was asked for; not that they run, nor
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import onnx
+import psutil
 import pytest
 
 from resdeploy.artifact import open_artifact
@@ -26,6 +31,7 @@ from resdeploy.pipeline.make_engine import Compile, engine_file
 from resdeploy.pipeline.opened import opened_onnx
 from resdeploy.pipeline.preprocessing import InputChoice
 from resdeploy.records import BatchProfile, Compiled, EngineJob, EngineOptions, Manifest
+from tests.conftest import Cli
 from tests.graph import tools
 from tests.graph.test_blocks import KINDS, kept
 
@@ -149,13 +155,17 @@ def test_an_operator_that_is_not_supported_is_named_with_its_node(tmp_path: Path
 
 def test_a_sum_of_half_and_float_is_refused_with_its_node(tmp_path: Path) -> None:
     """Strongly typed networks convert nothing by themselves."""
-    model = tools.proto(BODY, WEIGHTS)
-    half = model.graph.initializer[0]
-    half.CopyFrom(onnx.numpy_helper.from_array(WEIGHTS["w"].astype("float16"), "w"))
+    body = BODY.replace("r = Conv", "h = Identity(x) s = Add(h, x) r = Conv").replace(
+        "(x, w)", "(s, w)"
+    )
+    model = tools.proto(body, WEIGHTS)
+    cast = onnx.helper.make_node("Cast", ["x"], ["h"], name="to_half", to=onnx.TensorProto.FLOAT16)
+    model.graph.node[0].CopyFrom(cast)
+    model.graph.node[1].name = "the_sum"
     path = tmp_path / "x.onnx"
     path.write_bytes(model.SerializeToString())
     found = compiler_says(path, tmp_path)
-    assert any("Conv" in problem for problem in found.problems), found.problems
+    assert any("the_sum" in problem and "Add" in problem for problem in found.problems), found
     assert not (tmp_path / "x.engine").exists()
 
 
@@ -225,6 +235,80 @@ def test_a_build_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(ChildFailedError, match=r"longer than 0\.1 s") as raised:
         compiled(saved(tmp_path, BODY), tmp_path / "x.engine", timeout_s=0.1)
     assert "--timeout" in raised.value.hint
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, cli: Cli) -> None:
+    (tmp_path / "file").write_text("")
+    path = saved(tmp_path, BODY)
+    said = cli("trt", path, "--backend", "rtx", "-o", tmp_path / "file" / "x.engine")
+    assert said.code == 2
+    assert "cannot write" in said.err
+
+
+def test_the_command_writes_an_engine_and_its_sidecar(tmp_path: Path, cli: Cli) -> None:
+    """And what is left in the folder is these two alone."""
+    path = tmp_path / "out" / "x.engine"
+    source = ("resnet20", "--weights", "embedded:digits", "--fp16")
+    made = cli("trt", *source, "--backend", "rtx", "--batch", "1:2:4", "-o", path)
+    assert made.code == 0, made.err
+    assert made.out.strip() == str(path)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["x.engine", "x.engine.json"]
+    found = json.loads(cli("inspect", path, "--json").out)
+    assert found["graph"]["precision"] == "fp16"
+    assert found["manifest"]["engine"]["options"]["profiles"] == [{"min": 1, "opt": 2, "max": 4}]
+    assert "compiled for" in cli("inspect", path).out
+    said = cli("bench", path)
+    assert said.code == 2
+    assert "needs an NVIDIA GPU" in said.err
+
+
+def test_without_tensorrt_it_says_what_can_be_done_instead(tmp_path: Path, cli: Cli) -> None:
+    if BACKENDS["tensorrt"].is_installed():
+        pytest.skip("tensorrt is installed")
+    said = cli("trt", "resnet20", "-o", tmp_path / "x.engine")
+    assert said.code == 2
+    assert "resdeploy[gpu]" in said.err
+    assert "--backend rtx" in said.err
+    assert "quantize --target tensorrt" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--int8",), "INT8 needs images"),
+        (("--fp16", "--data", "synthetic:8"), "are for --int8"),
+        (("--fp16", "--int8"), "exclude each other"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    words: tuple[str, ...], said: str, tmp_path: Path, cli: Cli
+) -> None:
+    found = cli("trt", "resnet20", "--backend", "rtx", *words, "-o", tmp_path / "x.engine")
+    assert found.code == 2
+    assert said in found.err
+
+
+def test_ctrl_c_ends_the_compiler_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tools.passed(tmp_path, "resnet50", 64)
+    out = tmp_path / "out"
+    words = ("-m", "resdeploy", "trt", str(path), "--backend", "rtx", "-o", str(out / "x.engine"))
+    with subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True) as process:
+        compiler = waited_for(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert not psutil.pid_exists(compiler) or psutil.Process(compiler).status() == "zombie"
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def waited_for(pid: int) -> int:
+    """The compiler's process, once it is at work."""
+    for _ in range(600):
+        for child in psutil.Process(pid).children(recursive=True):
+            if "resdeploy.engines.child" in child.cmdline():
+                time.sleep(2)  # so that it has begun
+                return child.pid
+        time.sleep(0.1)
+    raise AssertionError("no compiler was started")
 
 
 def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
