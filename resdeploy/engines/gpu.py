@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,8 @@ from resdeploy.records import GpuFacts, GpuState
 
 def gpu_here() -> GpuFacts | None:
     """The first GPU that PyTorch sees; None where there is none, or PyTorch cannot use one."""
+    if not _has_driver():
+        return None
     import torch
 
     if not torch.cuda.is_available():
@@ -24,8 +28,19 @@ def gpu_here() -> GpuFacts | None:
     )
 
 
+def _has_driver() -> bool:
+    """Whether NVIDIA's driver is here; to ask PyTorch takes a second, which this saves most."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def cuda_here() -> str:
-    """The version of CUDA that PyTorch was built with; empty for a build without it."""
+    """The version of CUDA that PyTorch was built with; empty where there is no driver for it."""
+    if not _has_driver():
+        return ""
     import torch
 
     return torch.version.cuda or ""

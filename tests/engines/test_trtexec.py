@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resdeploy.engines.gpu import state_from
 from resdeploy.engines.timing import timed_queries
 from resdeploy.engines.trtexec import (
     PROTOCOLS,
@@ -21,6 +22,7 @@ from resdeploy.engines.trtexec import (
     percentile,
     summary_of,
 )
+from resdeploy.pipeline.engine_bench import timing_of
 from tests.engines.test_runner import loaded
 
 
@@ -125,3 +127,58 @@ def test_the_loop_measures_what_its_protocol_says(protocol: Protocol) -> None:
     assert all((row.h2d_ms > 0) == (row.d2h_ms > 0) == protocol.transfers for row in queries)
     assert all(row.compute_ms > 0 for row in queries)
     assert (runner.bound(4).replay is not None) == protocol.graph
+
+
+# --- what makes figures doubtful ----------------------------------------------------------
+
+
+class Nvml:
+    """NVIDIA's management library, as its documentation has it."""
+
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    def __init__(self, mask: int) -> None:
+        self.mask = mask
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        return f"gpu {index}"
+
+    def nvmlDeviceGetClockInfo(self, device: str, kind: int) -> int:  # noqa: N802
+        return {1: 1410, 2: 1215}[kind]
+
+    def nvmlDeviceGetPowerUsage(self, device: str) -> int:  # noqa: N802
+        return 251_500  # milliwatts
+
+    def nvmlDeviceGetTemperature(self, device: str, sensor: int) -> int:  # noqa: N802
+        return 83
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: str) -> int:  # noqa: N802
+        return self.mask
+
+
+@pytest.mark.parametrize(
+    ("mask", "reasons"),
+    [
+        (0x1, ()),  # idle
+        (0x2, ()),  # clocks that the user has set
+        (0x4, ("power cap of the software",)),
+        (0x20 | 0x40, ("temperature limit of the software", "temperature limit of the hardware")),
+    ],
+)
+def test_a_throttled_gpu_is_marked(mask: int, reasons: tuple[str, ...]) -> None:
+    state = state_from(Nvml(mask))
+    assert (state.sm_mhz, state.memory_mhz, state.power_w) == (1410, 1215, 251.5)
+    assert state.throttled == reasons
+    series = [query(start_ms=4.0 * i, end_ms=4.0 * i + 4) for i in range(20)]
+    found = timing_of(Path("x.engine"), PROTOCOLS["11"], 8, series, "trtexec", (), (None, state))
+    assert found.note == "; ".join(f"throttled: {reason}" for reason in reasons)
+    assert found.h2d is None  # 11 has no copies
+    assert found.images_per_s == 20 * 8 / 0.080
+
+
+def test_doubts_are_told_together() -> None:
+    series = [query(h2d_ms=1.0 + index % 2, enqueue_ms=1.9) for index in range(20)]
+    found = timing_of(Path("x"), PROTOCOLS["10"], 1, series, "", ("no CUDA graph",), (None, None))
+    assert found.note.startswith("no CUDA graph; latencies scatter by")
+    assert "the host takes longer" in found.note
+    assert found.h2d is not None
