@@ -19,44 +19,43 @@ class Precision:
     """What must be seen of an engine of a precision.
 
     types: types that tensors of the network must have. share: how large the engine may be, as a
-    share of the same weights in float32; None asks nothing.
+    share of the same weights in float32, without its kernels; None asks nothing. kernels_bytes:
+    what kernels take, for each profile.
     """
 
     name: str
     types: tuple[str, ...]
     share: float | None
+    kernels_bytes: int = 0
 
 
-# Shares: what weights of that type take, and as much again for what stays wider, such as the
-# classifier's, which is a tenth of a resnet50.
+# Shares: what weights of that type take, and what stays wider, such as the classifier's, which are
+# a tenth of a resnet50's. Kernels: as measured on the kinds of the family with TensorRT-RTX 1.7.1,
+# up to 5 MB in float, and twice that in INT8; see benchmarks/results/engine_compile.md.
 PRECISIONS = {
     row.name: row
     for row in (
         Precision(name="fp32", types=("float",), share=None),
-        Precision(name="fp16", types=("half",), share=0.6),
-        Precision(name="int8", types=("int8", "float"), share=0.45),
-        Precision(name="int8-fp16", types=("int8", "half"), share=0.35),
+        Precision(name="fp16", types=("half",), share=0.6, kernels_bytes=6_000_000),
+        Precision(name="int8", types=("int8", "float"), share=0.45, kernels_bytes=11_000_000),
+        Precision(name="int8-fp16", types=("int8", "half"), share=0.35, kernels_bytes=11_000_000),
     )
 }
-
-# An engine holds kernels beside weights. Measured with TensorRT-RTX 1.7.1 on the kinds of the
-# family: up to 4 MB, whatever the weights.
-KERNELS_BYTES = 4_000_000
 
 # Layers of which one at least computes in the type of the weights, where layers are known.
 _PRODUCTS = ("conv", "gemm", "matrix", "matmul", "myelin")
 
 
 def engine_checks(
-    asked: str, graph: GraphSummary, compiled: Compiled, plan_bytes: int
+    asked: str, graph: GraphSummary, compiled: Compiled, plan_bytes: int, profiles: int = 1
 ) -> tuple[Check, ...]:
     """Whether the engine is of the precision of its ONNX file, by all that is to be seen.
 
-    graph: of the ONNX file. plan_bytes: size of the engine.
+    graph: of the ONNX file. plan_bytes: size of the engine. profiles: how many it has.
     """
     row = PRECISIONS[asked]
     checks = [_ports(graph, compiled), _types(row, compiled)]
-    size = _size(row, graph, plan_bytes)
+    size = _size(row, graph, plan_bytes, profiles * row.kernels_bytes)
     layers = _layers(row, compiled)
     return tuple(check for check in (*checks, size, layers) if check is not None)
 
@@ -81,18 +80,18 @@ def _types(row: Precision, compiled: Compiled) -> Check:
     return _condition("network-types", has_all, f"tensors of the network: {said}")
 
 
-def _size(row: Precision, graph: GraphSummary, plan_bytes: int) -> Check | None:
+def _size(row: Precision, graph: GraphSummary, plan_bytes: int, kernels_bytes: int) -> Check | None:
     """None where float32 would fit as well, so that the size tells nothing."""
     floats = 4 * graph.params
-    if row.share is None or KERNELS_BYTES + row.share * floats >= floats:
+    if row.share is None or kernels_bytes + row.share * floats >= floats:
         return None
-    value = max(0, plan_bytes - KERNELS_BYTES) / floats
+    value = max(0, plan_bytes - kernels_bytes) / floats
     return Check(
         name="size",
         passed=value <= row.share,
         value=value,
         tolerance=row.share,
-        detail=f"{plan_bytes} bytes, less {KERNELS_BYTES} for kernels, over the weights in float32",
+        detail=f"{plan_bytes} bytes, less {kernels_bytes} for kernels, over the weights in float32",
     )
 
 

@@ -76,7 +76,8 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
             hint=_hint(compiled.problems),
         )
     size = path.stat().st_size
-    checks = engine_checks(graph.precision, graph, compiled, size)
+    profiles = len(work.options.profiles)
+    checks = engine_checks(graph.precision, graph, compiled, size, profiles)
     verify.require(checks, "the engine", "report this, with the ONNX file")
     for line in compiled.warnings:
         if not any(words in line for words in _HARMLESS):
