@@ -1,5 +1,6 @@
 # make quickstart   install, and take the embedded model through the whole pipeline
 # make test         install, and run the tests
+# make test-engines install, and compile every kind of block with TensorRT-RTX
 # make lint         install, and run ruff and mypy
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # on PyPI, and has five lines that are no Python.
 TYPES  := $(VENV)/typings
 
-.PHONY: quickstart test test-all lint clean
+.PHONY: quickstart test test-all test-engines lint clean
 
 quickstart: $(VENV)/.run
 	$(BIN)/resdeploy run recipes/quickstart.toml
@@ -21,6 +22,9 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2
+
+test-engines: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n 2 -m slow tests/engines
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

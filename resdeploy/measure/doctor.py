@@ -12,7 +12,13 @@ from resdeploy.measure.machine import machine_facts, weight_bits_for
 from resdeploy.records import MachineFacts, Record
 
 # Where the module is not called like its distribution, with underscores for dashes.
-_MODULES = {"pillow": "PIL", "onnxruntime-gpu": "onnxruntime", "pytest-xdist": "xdist"}
+_MODULES = {
+    "pillow": "PIL",
+    "onnxruntime-gpu": "onnxruntime",
+    "nvidia-ml-py": "pynvml",
+    "tensorrt-rtx-cu13": "tensorrt_rtx",
+    "pytest-xdist": "xdist",
+}
 
 
 class State(StrEnum):

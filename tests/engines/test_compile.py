@@ -141,6 +141,9 @@ def test_uint8_zero_points_are_refused_before_the_compiler_reads_them_as_int8(
     with pytest.raises(GraphError, match=r"would misread.*UINT8|would misread.*uint8") as raised:
         compiled(path, tmp_path / "x.engine")
     assert "--target tensorrt" in raised.value.hint
+    found = compiler_says(path, tmp_path)
+    assert any("Defaulting to INT8" in line for line in found.warnings)
+    assert any("Non-zero zero point" in line for line in found.problems)
 
 
 def test_an_operator_that_is_not_supported_is_named_with_its_node(tmp_path: Path) -> None:
