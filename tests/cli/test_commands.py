@@ -20,7 +20,7 @@ from resdeploy.models.reference import resolve
 from tests.conftest import ROOT, Cli, python_without
 
 COMMANDS = (
-    "models", "show", "export", "simplify", "cast", "quantize", "check", "bench", "run",
+    "models", "show", "export", "simplify", "cast", "quantize", "trt", "check", "bench", "run",
     "gate", "report", "predict", "inspect", "doctor", "baseline",
 )  # fmt: skip
 
