@@ -117,7 +117,8 @@ def _parse(
 def _parser_problem(error: trt.ParserError) -> str:
     """Which node was refused, and why."""
     node = f"node {error.node_name()!r} ({error.node_operator()})"
-    return f"{node if error.node_operator() else 'the file'}: {error.desc()}"
+    said = " ".join(error.desc().split())  # which comes in several lines
+    return f"{node if error.node_operator() else 'the file'}: {said}"
 
 
 def _configure(api: Api, row: Backend, config: trt.IBuilderConfig, job: EngineJob) -> None:

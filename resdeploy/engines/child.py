@@ -17,6 +17,7 @@ from resdeploy.engines.api import load_api
 from resdeploy.engines.build import BuildError, built
 from resdeploy.engines.gpu import cuda_here, gpu_here
 from resdeploy.engines.log import logger_of
+from resdeploy.errors import ResdeployError
 from resdeploy.records import Compiled, EngineJob, Record
 
 
@@ -31,7 +32,10 @@ def main() -> None:
 
 def _compiled(job: EngineJob, cancelled: threading.Event, say: _Speaker) -> Compiled:
     row = BACKENDS[job.backend]
-    api = load_api(row)
+    try:
+        api = load_api(row)
+    except ResdeployError as error:
+        return Compiled(version="", problems=(error.message,), hint=error.hint)
     gpu = gpu_here()
     about = Compiled(version=api.__version__, cuda=cuda_here(), gpu=gpu)
     _, heard = logger_of(api)

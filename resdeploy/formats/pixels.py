@@ -30,7 +30,8 @@ class FromPixels(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """What `module` says of the images."""
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32)
+        # In this order: TensorRT transposes no uint8.
+        images = pixels.to(torch.float32).permute(0, 3, 1, 2)
         if self.turned:
             images = images[:, [2, 1, 0]]
         answers: Tensor = self.module((images / 255 - self.mean) / self.std)

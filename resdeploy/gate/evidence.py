@@ -28,9 +28,15 @@ class Reading:
     """A number, or the gap where it should be, as the end of a sentence about the metric.
 
     An identical reading has no number because candidate and reference do not differ.
+
+    other_end, point, samples: of a metric that is one end of an interval, the other one, what was
+    seen, and on how many images.
     """
 
     value: float | None = None
+    other_end: float | None = None
+    point: float | None = None
+    samples: int = 0
     gap: str = ""
     identical: bool = False
 
@@ -110,6 +116,10 @@ def _measured(metric: Metric, target: str, batch: int | None, evidence: Evidence
         return Reading(gap="was not measured")
     if metric.is_positive and value <= 0:
         return Reading(gap=f"is {value:g}, which cannot have been measured")
+    if metric.other_end and isinstance(record, DriftRecord):
+        other = getattr(record, metric.other_end)
+        point = value_of(METRICS[metric.point], record)
+        return Reading(value=value, other_end=other, point=point, samples=record.samples)
     return Reading(value=value)
 
 

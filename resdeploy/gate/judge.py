@@ -35,6 +35,9 @@ from resdeploy.records import (
 # From best to worst: the place in this tuple is the rank.
 _RANKING = (Verdict.PASS, Verdict.INCONCLUSIVE, Verdict.FAIL)
 
+# Intervals shrink with the root of the number of images; what further images say is not known.
+_MORE = 1.2
+
 _FINITE = Rule(metric="drift.nonfinite", max=0)
 
 
@@ -191,6 +194,10 @@ def _ruling(rule: Rule, metric: Metric, reading: Reading) -> tuple[Verdict, str]
     if reading.value is None:
         return Verdict.INCONCLUSIVE, reading.gap
     value, unit = reading.value, metric.unit
+    if reading.other_end is not None and not _is_beyond(rule, reading.other_end):
+        limit = _limit_beyond(rule, value)
+        if limit is not None:
+            return Verdict.INCONCLUSIVE, _undecided(reading, limit, unit)
     if rule.min is not None and value < rule.min:
         return Verdict.FAIL, _broken(value, "below", rule.min, unit)
     if rule.max is not None and value > rule.max:
@@ -198,6 +205,33 @@ def _ruling(rule: Rule, metric: Metric, reading: Reading) -> tuple[Verdict, str]
     if not math.isfinite(value):
         return Verdict.INCONCLUSIVE, f"is {value}, which is not a measurement"
     return Verdict.PASS, f"is {number_text(value, unit)}, {_kept(rule, unit)}"
+
+
+def _is_beyond(rule: Rule, value: float) -> bool:
+    return _limit_beyond(rule, value) is not None
+
+
+def _limit_beyond(rule: Rule, value: float) -> float | None:
+    """The limit that a number breaks; None where it breaks none."""
+    if rule.min is not None and value < rule.min:
+        return rule.min
+    return rule.max if rule.max is not None and value > rule.max else None
+
+
+def _undecided(reading: Reading, limit: float, unit: Unit) -> str:
+    """That an interval holds the limit, and how many images would be enough to say."""
+    assert reading.value is not None
+    assert reading.other_end is not None
+    ends = sorted((reading.value, reading.other_end))
+    shown = " to ".join(number_text(end, unit) for end in ends)
+    said = f"cannot be told from {number_text(limit, unit)}: on {reading.samples} images it is "
+    said += f"{shown}"
+    room = None if reading.point is None else abs(reading.point - limit)
+    if not room:
+        return f"{said}, and what was seen is the limit itself"
+    half = abs(reading.value - (reading.point or 0.0))
+    needed = math.ceil(_MORE * reading.samples * (half / room) ** 2)
+    return f"{said}; some {needed:,} such images would do"
 
 
 def _broken(value: float, side: str, limit: float, unit: Unit) -> str:

@@ -28,6 +28,10 @@ class Better(StrEnum):
 class Metric:
     """A row: `field` of the source's record, less the field `minus` where one is named.
 
+    A metric with an `other_end` is one end of an interval of 95 %, whose other end is that field,
+    and `point` what was seen: a rule is broken only where the whole interval breaks it, and where
+    the interval holds the limit, the images are too few to decide.
+
     A metric with a `baseline` compares that metric's number with the accepted one: a ratio
     now / accepted, or, where `unit` is points, the difference accepted − now.
     """
@@ -41,6 +45,8 @@ class Metric:
     minus: str = ""
     baseline: str = ""
     needs_labels: bool = False
+    other_end: str = ""
+    point: str = ""
 
     @property
     def per_batch(self) -> bool:
@@ -73,6 +79,8 @@ def _drift(
     minus: str = "",
     baseline: str = "",
     needs_labels: bool = False,
+    other_end: str = "",
+    point: str = "",
 ) -> Metric:
     return Metric(
         name=f"drift.{name}",
@@ -84,6 +92,8 @@ def _drift(
         minus=minus,
         baseline=baseline,
         needs_labels=needs_labels,
+        other_end=other_end,
+        point=point,
     )
 
 
@@ -117,6 +127,17 @@ METRICS = Table(
     "metric",
     (
         _drift("top1_agreement", Unit.FRACTION, _UP, "images with the reference's answer"),
+        _drift(
+            "agreement_lower_95",
+            Unit.FRACTION,
+            _UP,
+            "the least agreement that the images leave likely",
+            other_end="agreement_upper_95",
+            point="drift.top1_agreement",
+        ),
+        _drift("kl_mean", Unit.NUMBER, _DOWN, "mean divergence of the softmax, in nats"),
+        _drift("kl_max", Unit.NUMBER, _DOWN, "largest divergence of one image's softmax, in nats"),
+        _drift("ties", Unit.COUNT, _DOWN, "images with two largest logits"),
         _drift("sqnr_db", Unit.DB, _UP, "signal to quantization noise of the logits"),
         _drift("cosine_min", Unit.NUMBER, _UP, "lowest cosine of one image's logits"),
         _drift("max_abs", Unit.NUMBER, _DOWN, "largest difference of one logit"),
@@ -146,6 +167,15 @@ METRICS = Table(
             field="top1_reference",
             minus="top1_candidate",
             needs_labels=True,
+        ),
+        _drift(
+            "top1_drop_upper_95",
+            Unit.POINTS,
+            _DOWN,
+            "the largest drop in top-1 that the images leave likely",
+            needs_labels=True,
+            other_end="top1_drop_lower_95",
+            point="drift.top1_drop",
         ),
         _drift(
             "top1_drop_vs_baseline",

@@ -9,23 +9,28 @@ models disagree.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from resdeploy.contracts import Batch, Runner
 from resdeploy.errors import DataError
+from resdeploy.measure.paired import drop_interval, mcnemar_p, wilson
 from resdeploy.records import DriftFigures, Flip
+from resdeploy.words import Head
 
 
 class DriftMeter:
     """Takes logits batch by batch; `result` gives what they amount to.
 
-    classes: without them (of features, say) there is no top-1, and labels say nothing.
+    head: what the answers are. Features are no classes: there is no top-1, and labels say nothing.
     """
 
-    def __init__(self, *, classes: bool = True) -> None:
-        self.classes = classes
+    def __init__(self, *, head: Head = Head.LOGITS) -> None:
+        self.head = head
+        self.classes = head is not Head.FEATURES
         self.samples = 0
         self.labelled = 0
         self.nonfinite = 0
@@ -37,6 +42,11 @@ class DriftMeter:
         self.cosine_min = 1.0
         self.flipped: list[Flip] = []
         self.hits: dict[str, int] = {"ref1": 0, "cand1": 0, "ref5": 0, "cand5": 0}
+        self.lost = 0
+        self.gained = 0
+        self.ties = 0
+        self.divergence = 0.0
+        self.divergence_max = 0.0
 
     def add(
         self, batch: Batch, reference: NDArray[np.float32], candidate: NDArray[np.float32]
@@ -56,6 +66,24 @@ class DriftMeter:
             self._add_distance(ref, cand)
         if self.classes:
             self._add_answers(batch, ref, cand)
+            if self.nonfinite == 0:
+                self._add_divergence(ref, cand)
+
+    def _add_divergence(self, ref: NDArray[np.float64], cand: NDArray[np.float64]) -> None:
+        """Take the divergences of the softmax, and the images that have no one answer."""
+        logs = self._logarithms(ref), self._logarithms(cand)
+        divergences = np.maximum((np.exp(logs[0]) * (logs[0] - logs[1])).sum(axis=1), 0.0)
+        self.divergence += float(divergences.sum())
+        self.divergence_max = max(self.divergence_max, float(divergences.max(initial=0.0)))
+        tied = _is_tied(ref) | _is_tied(cand)
+        self.ties += int(np.count_nonzero(tied))
+
+    def _logarithms(self, answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The logarithms of the probabilities that answers are, or that their softmax gives."""
+        if self.head is Head.PROBABILITIES:
+            return np.log(np.maximum(answers, np.finfo(np.float32).tiny))
+        logs: NDArray[np.float64] = log_softmax(answers, axis=1)
+        return logs
 
     def _add_distance(self, ref: NDArray[np.float64], cand: NDArray[np.float64]) -> None:
         difference = np.abs(cand - ref)
@@ -77,12 +105,15 @@ class DriftMeter:
         ref_class, cand_class = ref.argmax(axis=1), cand.argmax(axis=1)
         labels = batch.labels
         for row in np.flatnonzero(ref_class != cand_class):
+            before, after = int(ref_class[row]), int(cand_class[row])
             self.flipped.append(
                 Flip(
                     id=batch.ids[row],
-                    reference=int(ref_class[row]),
-                    candidate=int(cand_class[row]),
+                    reference=before,
+                    candidate=after,
                     label=None if labels is None else int(labels[row]),
+                    reference_margin=_margin(ref[row], before, after),
+                    candidate_margin=_margin(cand[row], after, before),
                 )
             )
         if labels is None:
@@ -94,8 +125,11 @@ class DriftMeter:
                 hint="labels count from 0 in the order of the model's own classes",
             )
         self.labelled += len(labels)
-        self.hits["ref1"] += int((ref_class == labels).sum())
-        self.hits["cand1"] += int((cand_class == labels).sum())
+        right, still = ref_class == labels, cand_class == labels
+        self.hits["ref1"] += int(right.sum())
+        self.hits["cand1"] += int(still.sum())
+        self.lost += int((right & ~still).sum())
+        self.gained += int((still & ~right).sum())
         self.hits["ref5"] += _top5_hits(ref, labels)
         self.hits["cand5"] += _top5_hits(cand, labels)
 
@@ -120,12 +154,47 @@ class DriftMeter:
             top1_candidate=self.hits["cand1"] / self.samples if answered and labelled else None,
             top5_reference=self.hits["ref5"] / self.samples if labelled else None,
             top5_candidate=self.hits["cand5"] / self.samples if answered and labelled else None,
+            **(self._agreement(flips) if answered else {}),
+            **(self._pairs() if answered and labelled else {}),
         )
+
+    def _agreement(self, flips: int) -> dict[str, Any]:
+        low, high = wilson(self.samples - flips, self.samples)
+        return {
+            "agreement_lower_95": low,
+            "agreement_upper_95": high,
+            "ties": self.ties,
+            "kl_mean": self.divergence / self.samples,
+            "kl_max": self.divergence_max,
+        }
+
+    def _pairs(self) -> dict[str, Any]:
+        """What the images say on which one model is right and the other is not."""
+        low, high = drop_interval(self.lost, self.gained, self.samples)
+        return {
+            "top1_lost": self.lost,
+            "top1_gained": self.gained,
+            "top1_drop_lower_95": low,
+            "top1_drop_upper_95": high,
+            "mcnemar_p": mcnemar_p(self.lost, self.gained),
+        }
 
     def _sqnr_db(self) -> float:
         if self.signal == 0:
             return -np.inf
         return float(10 * np.log10(self.signal / self.noise))
+
+
+def _is_tied(logits: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the largest logit of a row is there twice."""
+    largest = logits.max(axis=1, keepdims=True)
+    tied: NDArray[np.bool_] = (logits == largest).sum(axis=1) > 1
+    return tied
+
+
+def _margin(logits: NDArray[np.float64], own: int, other: int) -> float | None:
+    margin = float(logits[own] - logits[other])
+    return margin if np.isfinite(margin) else None
 
 
 def _top5_hits(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> int:
@@ -139,13 +208,13 @@ def measure_drift(
     candidates: Mapping[str, Runner],
     batches: Iterable[Batch],
     *,
-    classes: bool = True,
+    head: Head = Head.LOGITS,
 ) -> dict[str, DriftFigures]:
     """The drift of every candidate from one reference; each image is decoded and run once.
 
-    classes: whether the numbers of an answer stand for classes, of which the largest wins.
+    head: what the answers of all of them are.
     """
-    meters = {name: DriftMeter(classes=classes) for name in candidates}
+    meters = {name: DriftMeter(head=head) for name in candidates}
     for batch in batches:
         expected = reference.run(batch.images)
         for name, runner in candidates.items():

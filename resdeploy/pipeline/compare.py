@@ -112,7 +112,7 @@ def drift_records(
         batches = progress(
             source.batches(preprocess, COMPARE_BATCH), "comparing", -(-samples // COMPARE_BATCH)
         )
-        drifts = measure_drift(eager, runners, batches, classes=head is not Head.FEATURES)
+        drifts = measure_drift(eager, runners, batches, head=head)
     facts = source.facts()
     return tuple(
         _drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)

@@ -70,10 +70,10 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
     graph = _graph_of(work)
     compiled = _compiled(work, path, progress)
     if compiled.problems:
+        backend = f"{work.backend.module} {compiled.version}".rstrip()
         raise EngineError(
-            f"{work.backend.module} {compiled.version} cannot build {work.manifest.name}: "
-            + "; ".join(compiled.problems),
-            hint=_hint(compiled.problems),
+            f"{backend} cannot build {work.manifest.name}: {'; '.join(compiled.problems)}",
+            hint=compiled.hint or _hint(compiled.problems),
         )
     size = path.stat().st_size
     profiles = len(work.options.profiles)

@@ -98,6 +98,7 @@ class EngineLayer(Record):
 class Compiled(Record):
     """What the compiler's process answers; `problems` says why there is no engine.
 
+    version: of the backend; empty where it could not be loaded. hint: what would help.
     warnings: lines of the backend's log. cuda: version of its libraries, where it says.
     types: how many tensors of the network have each type, before anything is compiled.
     layers: None where there is no GPU to load the engine, and so nobody knows.
@@ -108,6 +109,7 @@ class Compiled(Record):
     cuda: str = ""
     gpu: GpuFacts | None = None
     problems: tuple[str, ...] = ()
+    hint: str = ""
     warnings: tuple[str, ...] = ()
     inputs: tuple[TensorFacts, ...] = ()
     outputs: tuple[TensorFacts, ...] = ()

@@ -7,12 +7,18 @@ from resdeploy.records.inputs import DataFacts
 
 
 class Flip(Record):
-    """An image on which candidate and reference answer differently (class indices)."""
+    """An image on which candidate and reference answer differently (class indices).
+
+    reference_margin, candidate_margin: the logit of a model's own answer, less that of the
+    other's.
+    """
 
     id: str
     reference: int
     candidate: int
     label: int | None = None
+    reference_margin: float | None = None
+    candidate_margin: float | None = None
 
 
 class Measured(Record):
@@ -28,6 +34,13 @@ class DriftFigures(Record):
     Fractions are of `samples`. `sqnr_db` is 10·log10(Σ reference² / Σ (candidate −
     reference)²), null where the two are identical; `nonfinite` counts the outputs
     that are NaN or infinite in either, and where it is not 0 the comparisons are null.
+
+    agreement_lower_95, agreement_upper_95: of the agreement on all images (Wilson).
+    top1_lost, top1_gained: images that the reference alone, or the candidate alone, gets right.
+    top1_drop_lower_95, top1_drop_upper_95: of the difference in top-1 (Tango). mcnemar_p: how
+    likely so unequal numbers of them are if neither model is better.
+    ties: images on which two logits of a model are its largest. kl_mean, kl_max: divergence of
+    the candidate's softmax from the reference's, of one image, in nats.
     """
 
     samples: int
@@ -43,6 +56,16 @@ class DriftFigures(Record):
     top1_candidate: float | None
     top5_reference: float | None
     top5_candidate: float | None
+    agreement_lower_95: float | None = None
+    agreement_upper_95: float | None = None
+    top1_lost: int | None = None
+    top1_gained: int | None = None
+    top1_drop_lower_95: float | None = None
+    top1_drop_upper_95: float | None = None
+    mcnemar_p: float | None = None
+    ties: int | None = None
+    kl_mean: float | None = None
+    kl_max: float | None = None
 
 
 class DriftRecord(DriftFigures, Measured):

@@ -53,6 +53,13 @@ def fraction_text(fraction: float | None) -> str:
     return f"{text}{SPACE}%"
 
 
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval of fractions in per cent, as a second line; nothing where it is not known."""
+    if low is None or high is None:
+        return ""
+    return f"\n{low * 100:.1f}…{high * 100:.1f}".replace("-", "−")
+
+
 def points_text(difference: float | None) -> str:
     """A difference of two fractions, in percentage points with its sign."""
     if difference is None:

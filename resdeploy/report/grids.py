@@ -215,13 +215,15 @@ def drift_grid(drift: Sequence[DriftRecord]) -> Grid:
     """One row per artifact that was compared with the reference."""
     return Grid(
         title="Drift",
-        caption="Each artifact against the eager FP32 reference, on the same images",
+        caption="Each artifact against the eager FP32 reference, on the same images; "
+        "below agreement and drop of top-1, their 95 % intervals",
         columns=_columns(
             "Artifact",
             "Images#",
             "Agree#",
             "Flips#",
             "Top-1#",
+            "Drop#",
             "Top-5#",
             "SQNR#",
             "Cosine#",
@@ -238,14 +240,28 @@ def _drift_row(drift: DriftRecord) -> tuple[Cell, ...]:
     return (
         Cell(f"{drift.name}{runtime}{broken}", bad if drift.nonfinite else Tone.STRONG),
         Cell(text.count_text(drift.samples)),
-        Cell(text.fraction_text(drift.top1_agreement)),
+        Cell(_with_interval(drift.top1_agreement, drift, "agreement")),
         Cell(text.count_text(drift.flips)),
         Cell(text.fraction_text(drift.top1_candidate)),
+        Cell(_with_interval(_drop(drift), drift, "top1_drop")),
         Cell(text.fraction_text(drift.top5_candidate)),
         Cell(sqnr_text(drift)),
         Cell(text.number_text(drift.cosine_min)),
         Cell(text.number_text(drift.max_abs)),
     )
+
+
+def _drop(drift: DriftRecord) -> float | None:
+    """How much less often the candidate is right."""
+    if drift.top1_reference is None or drift.top1_candidate is None:
+        return None
+    return drift.top1_reference - drift.top1_candidate
+
+
+def _with_interval(seen: float | None, drift: DriftRecord, name: str) -> str:
+    """What was seen, and below it what else the images leave likely."""
+    ends = (getattr(drift, f"{name}_{end}_95") for end in ("lower", "upper"))
+    return text.fraction_text(seen).replace("-", "−") + text.interval_text(*ends)
 
 
 def flips_grid(drift: DriftRecord, limit: int = 20) -> Grid:

@@ -5,6 +5,7 @@ Rows come as plain dicts, as --json prints them, so that this file needs no othe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
@@ -302,8 +303,17 @@ def _engine(engine: Row | None) -> list[tuple[str, str]]:
         ("compiled for", where),
         ("batches", ", ".join(batches)),
         *(("precision seen in", line) for line in engine["obtained"]),
+        *([("layers", _layer_counts(engine["layers"]))] if engine["layers"] else []),
         *(("warning", line) for line in engine["warnings"]),
     ]
+
+
+def _layer_counts(layers: Sequence[Row]) -> str:
+    """How many layers read each type, and how many only change the layout of a tensor."""
+    moves = [layer for layer in layers if "reformat" in layer["kind"].lower()]
+    read = Counter(" and ".join(sorted(set(layer["inputs"]))) or "unknown" for layer in layers)
+    shares = (f"{count} read {kind}" for kind, count in read.most_common())
+    return f"{len(layers)}: {', '.join(shares)}; {len(moves)} of them are reformats"
 
 
 def _checks(checks: Sequence[Row]) -> RenderableType:

@@ -291,6 +291,48 @@ def test_options_that_contradict_each_other(
     assert said in found.err
 
 
+@pytest.mark.parametrize("version", ["8.6.1.post1", "10.0.1", "10.11.0.33"])
+def test_a_version_that_is_too_old_is_refused_with_the_reason(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    """A package of that version, which the compiler's process imports."""
+    package = tmp_path / "site" / "tensorrt"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"__version__ = {version!r}\n")
+    monkeypatch.syspath_prepend(package.parent)
+    paths = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    said = cli("trt", saved(tmp_path, BODY), "-o", tmp_path / "x.engine")
+    assert said.code == 2
+    assert f"tensorrt is {version}, and 10.12 is the oldest" in said.err
+    assert "strongly typed" in said.err
+    assert "--upgrade" in said.err
+
+
+@pytest.mark.parametrize("words", [("--embed-preprocess",), ("--head", "probabilities")])
+def test_files_that_take_pixels_or_give_probabilities_compile(
+    words: tuple[str, ...], tmp_path: Path, cli: Cli
+) -> None:
+    path, engine = tmp_path / "x.onnx", tmp_path / "x.engine"
+    source = ("resnet20", "--weights", "embedded:digits", "--quiet")
+    assert cli("export", *source, *words, "-o", path).code == 0
+    made = cli("trt", path, "--fp16", "--backend", "rtx", "-o", engine, "--json")
+    assert made.code == 0, made.err
+    found = json.loads(made.out)
+    assert found["interface"]["pixels"] is (words == ("--embed-preprocess",))
+    assert found["precision"] == "fp16"
+
+
+def test_an_engine_without_a_sidecar_is_shown_by_its_header(tmp_path: Path, cli: Cli) -> None:
+    path = tmp_path / "x.engine"
+    compiled(saved(tmp_path, BODY), path)
+    said = cli("inspect", path)
+    assert said.code == 0
+    assert "No sidecar" in said.out
+    path.write_bytes(b"no engine")
+    assert "does not begin like an engine" in cli("inspect", path).err
+
+
 def test_ctrl_c_ends_the_compiler_and_leaves_nothing(tmp_path: Path) -> None:
     path = tools.passed(tmp_path, "resnet50", 64)
     out = tmp_path / "out"
@@ -308,7 +350,6 @@ def waited_for(pid: int) -> int:
     for _ in range(600):
         for child in psutil.Process(pid).children(recursive=True):
             if "resdeploy.engines.child" in child.cmdline():
-                time.sleep(2)  # so that it has begun
                 return child.pid
         time.sleep(0.1)
     raise AssertionError("no compiler was started")

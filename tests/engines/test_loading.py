@@ -13,8 +13,16 @@ from resdeploy.engines.header import plan_version
 from resdeploy.engines.loading import require_runnable
 from resdeploy.engines.runner import EngineRunner
 from resdeploy.errors import ArtifactError, EngineError
-from resdeploy.records import EngineFacts, EngineOptions, GpuFacts, Manifest, ModelFacts
+from resdeploy.records import (
+    EngineFacts,
+    EngineLayer,
+    EngineOptions,
+    GpuFacts,
+    Manifest,
+    ModelFacts,
+)
 from resdeploy.words import HardwareCompatibility
+from tests.conftest import Cli
 
 A100 = GpuFacts(name="NVIDIA A100-SXM4-40GB", sm="8.0", memory_gib=40)
 A30 = GpuFacts(name="NVIDIA A30", sm="8.0", memory_gib=24)
@@ -139,6 +147,27 @@ def test_a_file_that_was_altered_is_refused_before_anything_else(
         EngineRunner(path, TENSORRT, trusted=trusted),
     ):
         pass
+
+
+def test_the_layers_that_a_gpu_showed_are_counted(tmp_path: Path, cli: Cli) -> None:
+    def layer(name: str, kind: str, *inputs: str) -> EngineLayer:
+        return EngineLayer(name=name, kind=kind, inputs=inputs, outputs=inputs, tactic="sm80_x")
+
+    made = engine(tmp_path)
+    assert made.manifest is not None
+    assert made.manifest.engine is not None
+    layers = (
+        layer("a", "CaskConvolution", "int8"),
+        layer("b", "CaskConvolution", "int8", "fp16"),
+        layer("c", "Reformat", "fp16"),
+    )
+    facts = made.manifest.engine.model_copy(update={"layers": layers})
+    manifest = made.manifest.model_copy(update={"engine": facts})
+    path = publish(made.path, tmp_path / "y.engine", manifest).path
+    shown = " ".join(cli("inspect", path, "--nodes").out.split())
+    assert "3: 1 read int8, 1 read fp16 and int8, 1 read fp16; 1 of them are reformats" in shown
+    assert "CaskConvolution" in shown
+    assert "NVIDIA A100" in shown
 
 
 def test_the_version_is_read_from_the_header_alone(tmp_path: Path) -> None:

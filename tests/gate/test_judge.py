@@ -357,3 +357,51 @@ def test_less_evidence_never_yields_a_pass(rules: Any, changed: Any, gone: Any) 
         assert after.verdict is not Verdict.PASS
     if after.verdict is Verdict.PASS:
         assert len(after.findings) == len(before.findings)
+
+
+# --- rules on the end of an interval ------------------------------------------------------
+
+
+def interval_verdict(rule: Rule, **changed: Any) -> tuple[Verdict, str]:
+    found = judged(rule, drift=(make.drift(**changed),))
+    return found.verdict, found.reason
+
+
+UPPER = Rule(metric="drift.top1_drop_upper_95", max=0.01)
+
+
+@pytest.mark.parametrize(
+    ("low", "point", "high", "verdict"),
+    [
+        (-0.004, 0.002, 0.008, Verdict.PASS),
+        (0.011, 0.015, 0.02, Verdict.FAIL),  # the whole interval is above
+        (-0.004, 0.002, 0.0155, Verdict.INCONCLUSIVE),
+        (0.004, 0.012, 0.02, Verdict.INCONCLUSIVE),  # what was seen is above, by chance perhaps
+    ],
+)
+def test_a_rule_on_an_interval_decides_only_where_it_can(
+    low: float, point: float, high: float, verdict: Verdict
+) -> None:
+    found, reason = interval_verdict(
+        UPPER,
+        top1_reference=0.95,
+        top1_candidate=0.95 - point,
+        top1_drop_lower_95=low,
+        top1_drop_upper_95=high,
+    )
+    assert found is verdict, reason
+    if verdict is Verdict.INCONCLUSIVE:
+        assert "cannot be told from 0.01: on 400 images" in reason
+        half, room = high - point, abs(point - 0.01)
+        needed = math.ceil(1.2 * 400 * (half / room) ** 2)
+        assert f"some {needed:,} such images would do" in reason
+
+
+def test_the_least_likely_agreement_is_an_interval_too() -> None:
+    rule = Rule(metric="drift.agreement_lower_95", min=0.98)
+    assert interval_verdict(rule)[0] is Verdict.PASS
+    few = {"agreement_lower_95": 0.97, "top1_agreement": 0.99}
+    found, reason = interval_verdict(rule, **few)
+    assert found is Verdict.INCONCLUSIVE, reason
+    bad = {"agreement_lower_95": 0.9, "top1_agreement": 0.93, "agreement_upper_95": 0.95}
+    assert interval_verdict(rule, **bad)[0] is Verdict.FAIL

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import rel_entr, softmax
 
 from resdeploy.contracts import Batch
 from resdeploy.errors import DataError
 from resdeploy.measure.drift import DriftMeter, measure_drift
 from resdeploy.records import DriftFigures
+from resdeploy.words import Head
 
 
 def batch(first: int, count: int, labels: np.ndarray | None = None) -> Batch:
@@ -85,8 +87,8 @@ def test_flips_name_the_image_and_all_three_answers() -> None:
     labels = np.array([0, 1, 0])
     flips = drift_of(ref, cand, labels, cuts=(1,)).flipped
     assert [tuple(flip.model_dump().values()) for flip in flips] == [
-        ("i1", 1, 2, 1),
-        ("i2", 2, 0, 0),
+        ("i1", 1, 2, 1, 1.0, 1.0),
+        ("i2", 2, 0, 0, 1.0, 1.0),
     ]
     assert all(flip.label is None for flip in drift_of(ref, cand).flipped)
 
@@ -191,3 +193,47 @@ def test_every_image_goes_through_every_runner_once() -> None:
     assert got["same"].flips == 0
     assert [flip.id for flip in got["other"].flipped] == ["1", "2", "3"]
     assert got["other"].max_abs == 3.0
+
+
+@given(made=comparisons())
+def test_pairs_ties_and_divergence_are_those_of_the_formulas(
+    made: tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, ...]],
+) -> None:
+    ref, cand, labels, cuts = made
+    got = drift_of(ref, cand, labels, cuts)
+    before, after = ref.argmax(axis=1) == labels, cand.argmax(axis=1) == labels
+    assert (got.top1_lost, got.top1_gained) == (
+        int((before & ~after).sum()),
+        int((after & ~before).sum()),
+    )
+    assert got.top1_reference is not None
+    assert got.top1_candidate is not None
+    drop = got.top1_reference - got.top1_candidate
+    assert got.top1_drop_lower_95 <= drop <= got.top1_drop_upper_95  # type: ignore[operator]
+    assert got.agreement_lower_95 <= got.top1_agreement <= got.agreement_upper_95  # type: ignore
+    p, q = (softmax(rows.astype(np.float64), axis=1) for rows in (ref, cand))
+    each = [float(rel_entr(p[row], np.maximum(q[row], 1e-300)).sum()) for row in range(len(p))]
+    if max(each) < 600:  # beyond, the smallest numbers are none
+        assert got.kl_mean == pytest.approx(np.mean(each), rel=1e-6, abs=1e-12)
+        assert got.kl_max == pytest.approx(max(each), rel=1e-6, abs=1e-12)
+
+
+def test_two_largest_logits_are_a_tie() -> None:
+    ref = np.array([[1, 1, 0], [2, 1, 0], [0, 0, 0]], np.float32)
+    cand = np.array([[1, 0, 0], [2, 2, 0], [5, 0, 0]], np.float32)
+    assert drift_of(ref, cand).ties == 3
+    assert drift_of(ref[1:2], ref[1:2]).ties == 0
+
+
+def test_probabilities_diverge_as_they_are() -> None:
+    """They are no logits: no softmax is taken of them once more."""
+    p = np.array([[0.7, 0.2, 0.1]], np.float32)
+    q = np.array([[0.5, 0.5, 0.0]], np.float32)
+    meter = DriftMeter(head=Head.PROBABILITIES)
+    meter.add(batch(0, 1), p, p)
+    assert meter.result().kl_max == 0
+    meter = DriftMeter(head=Head.PROBABILITIES)
+    meter.add(batch(0, 1), p, q)
+    tiny = float(np.finfo(np.float32).tiny)
+    expected = 0.7 * np.log(0.7 / 0.5) + 0.2 * np.log(0.2 / 0.5) + 0.1 * np.log(0.1 / tiny)
+    assert meter.result().kl_max == pytest.approx(expected, rel=1e-5)
