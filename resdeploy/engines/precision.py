@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from resdeploy.records import Check, Compiled, GraphSummary
+from resdeploy.records import Check, Compiled, EngineLayer, GraphSummary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +42,10 @@ PRECISIONS = {
 # Weights take as much in an engine as in its ONNX file; some are padded.
 _TIMES_FILE = 1.2
 
-# Layers of which one at least computes in the type of the weights, where layers are known.
-_PRODUCTS = ("conv", "gemm", "matrix", "matmul", "myelin")
+# Layers of which one at least computes in the type of the weights, where layers are known; and
+# those that stand for many others, whose types nobody shows.
+_PRODUCTS = ("conv", "gemm", "matrix", "matmul")
+_CLOSED = ("myelin", "foreign")
 
 
 def engine_checks(
@@ -96,16 +98,19 @@ def _size(graph: GraphSummary, plan_bytes: int, kernels_bytes: int) -> Check | N
 
 
 def _layers(row: Precision, compiled: Compiled) -> Check | None:
-    """None where no layers are known."""
-    if compiled.layers is None:
-        return None
+    """None where no layers are known, or some do not show what they compute in."""
     wanted = {"float": "fp32", "half": "fp16"}.get(row.types[0], row.types[0])
-    products = [
-        layer for layer in compiled.layers if any(word in layer.kind.lower() for word in _PRODUCTS)
-    ]
-    found = Counter(kind or "unknown" for layer in products for kind in set(layer.inputs))
+    layers = compiled.layers or ()
+    products = [layer for layer in layers if _is(layer, _PRODUCTS)]
+    found = Counter(kind for layer in products for kind in set(layer.inputs))
+    if not products or "" in found or any(_is(layer, _CLOSED) for layer in layers):
+        return None
     said = ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
-    return _condition("layer-types", wanted in found, f"inputs of products: {said or 'unknown'}")
+    return _condition("layer-types", wanted in found, f"inputs of products: {said}")
+
+
+def _is(layer: EngineLayer, kinds: tuple[str, ...]) -> bool:
+    return any(kind in layer.kind.lower() for kind in kinds)
 
 
 def _condition(name: str, holds: bool, detail: str) -> Check:

@@ -102,8 +102,22 @@ def test_an_engine_that_is_asked_for_in_int8_and_holds_floats_fails_by_its_size(
 def test_an_engine_whose_layers_are_float_fails_by_them() -> None:
     layer = EngineLayer(name="c", kind="CaskConvolution", inputs=("fp32",), outputs=("fp32",))
     assert failed("int8-fp16", compiled(INT8, (layer,)), PARAMS) == ["layer-types"]
-    unknown = EngineLayer(name="c", kind="CaskConvolution")
-    assert failed("int8-fp16", compiled(INT8, (unknown,)), PARAMS) == ["layer-types"]
+    both = (layer, EngineLayer(name="d", kind="CaskConvolution", inputs=("int8",)))
+    assert failed("int8-fp16", compiled(INT8, both), PARAMS) == []
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        EngineLayer(name="c", kind="CaskConvolution", inputs=("",)),
+        EngineLayer(name="{ForeignNode[a...z]}", kind="Myelin", inputs=("fp32",)),
+        EngineLayer(name="a name alone", kind=""),
+    ],
+    ids=["a type that is not read", "one that stands for many", "no detail"],
+)
+def test_layers_that_do_not_show_their_type_say_nothing(layer: EngineLayer) -> None:
+    checks = engine_checks("int8-fp16", graph(precision="int8-fp16"), compiled(INT8, (layer,)), 30)
+    assert "layer-types" not in {check.name for check in checks}
 
 
 def test_a_network_without_the_type_fails() -> None:
