@@ -15,7 +15,13 @@ from resdeploy.cli.output import Output
 def report(
     out: Output,
     result: Result,
-    format: Annotated[str, typer.Option(help="html.")] = "html",
+    format: Annotated[
+        str,
+        typer.Option(
+            metavar="html|markdown|junit|github",
+            help="A page; a summary for CI; test cases; or GitHub's annotations, to be printed.",
+        ),
+    ] = "html",
     output: OutputPath = None,
 ) -> None:
     """Write the report of a run as one self-contained file."""

@@ -34,6 +34,24 @@ REPORTS = Table(
             suffix=".html",
             extra="report",
         ),
+        Report(
+            name="markdown",
+            target="resdeploy.report.markdown:markdown_from_result",
+            suffix=".md",
+            extra="",
+        ),
+        Report(
+            name="junit",
+            target="resdeploy.report.junit:junit_from_result",
+            suffix=".xml",
+            extra="",
+        ),
+        Report(
+            name="github",
+            target="resdeploy.report.github:annotations_from_result",
+            suffix=".txt",
+            extra="",
+        ),
     ),
 )
 

@@ -65,7 +65,7 @@ GONE = {
 # Objects of TensorRT's, by what the code calls them.
 OBJECTS = {
     "api", "builder", "cache", "config", "context", "engine", "error", "images", "inspector",
-    "layer", "levels", "network", "parser", "profile", "rtx", "settings", "tensor", "kind",
+    "_runtime", "layer", "levels", "network", "parser", "profile", "rtx", "settings", "tensor", "kind",
 }  # fmt: skip
 
 
@@ -73,10 +73,7 @@ def attributes(path: Path) -> Iterator[tuple[str, str]]:
     """Object and attribute of every `object.attribute`, chains by their last two names."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Attribute):
-            base = node.value
-            if isinstance(base, ast.Call):
-                base = base.func
-            yield getattr(base, "id", getattr(base, "attr", "")), node.attr
+            yield getattr(node.value, "id", getattr(node.value, "attr", "")), node.attr
 
 
 CALLS = [ENGINES / name for name in ("api.py", "build.py", "inspector.py", "log.py", "runner.py")]
