@@ -10,8 +10,8 @@ from resdeploy.records import RunResult, Verdict
 from resdeploy.report.format import sentence
 
 _LEVELS = {Verdict.FAIL: "error", Verdict.INCONCLUSIVE: "warning"}
-_DATA = {"%": "%25", "\r": "%0D", "\n": "%0A"}
-_PROPERTY = _DATA | {":": "%3A", ",": "%2C"}
+_DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+_PROPERTY = _DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 
 def annotations_from_result(result: RunResult) -> str:
@@ -28,5 +28,5 @@ def annotations_from_result(result: RunResult) -> str:
 
 
 def _command(level: str, title: str, message: str) -> str:
-    name = title.translate(str.maketrans(_PROPERTY))
-    return f"::{level} title={name}::{message.translate(str.maketrans(_DATA))}"
+    name = title.translate(_PROPERTY)
+    return f"::{level} title={name}::{message.translate(_DATA)}"

@@ -38,8 +38,13 @@ def _table(grid: Grid) -> list[str]:
 
 
 # What would be read as a table, as HTML or as a link, where it is a name that somebody chose.
-_ESCAPES = {char: f"\\{char}" for char in "\\|[]*_`"} | {"<": "&lt;", ">": "&gt;", "\n": "<br>"}
+_ESCAPES = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "\\|[]*_`"},
+        **{"<": "&lt;", ">": "&gt;", "\n": "<br>"},
+    }
+)
 
 
 def _safe(text: str) -> str:
-    return text.translate(str.maketrans(_ESCAPES))
+    return text.translate(_ESCAPES)

@@ -65,7 +65,8 @@ GONE = {
 # Objects of TensorRT's, by what the code calls them.
 OBJECTS = {
     "api", "builder", "cache", "config", "context", "engine", "error", "images", "inspector",
-    "_runtime", "layer", "levels", "network", "parser", "profile", "rtx", "settings", "tensor", "kind",
+    "kind", "layer", "levels", "network", "parser", "profile", "rtx", "_runtime", "settings",
+    "tensor",
 }  # fmt: skip
 
 
