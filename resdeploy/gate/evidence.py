@@ -137,11 +137,19 @@ def _gap(
         case DriftRecord():
             return _drift_gap(metric, record, target, evaluation)
         case LatencyRecord():
-            return "" if record.samples_ns else "has no timings: zero samples"
+            return _bench_gap(record)
         case TargetResult():
             return ""
         case _:
             assert_never(record)
+
+
+def _bench_gap(record: LatencyRecord) -> str:
+    if not record.samples_ns:
+        return "has no timings: zero samples"
+    if record.throttled:
+        return f"was timed on a GPU that was throttled: {listed(record.throttled, 3)}"
+    return ""
 
 
 def _drift_gap(

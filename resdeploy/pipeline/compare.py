@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Runner, Source
+from resdeploy.engines.gpu import gpu_state
 from resdeploy.errors import DataError, UsageError, listed
 from resdeploy.measure.drift import measure_drift
 from resdeploy.measure.latency import measure_latency
@@ -23,6 +24,7 @@ from resdeploy.records import (
     DataFacts,
     DriftFigures,
     DriftRecord,
+    GpuState,
     LatencyRecord,
     ModelFacts,
     Preprocess,
@@ -185,8 +187,10 @@ def latency_records(
             runner = own_runner(candidate, settings.threads)
             runners[candidate.name] = stack.enter_context(runner)
         manifests = {item.name: item.artifact.manifest for item in candidates}
+        engines = {item.name for item in candidates if RUNTIMES[item.runtime].runs_code}
         for batch in settings.batches:
             images: NDArray[np.float32] = noise((batch, *image_shape))
+            before = gpu_state() if engines else None
             timings = measure_latency(
                 runners,
                 {name: fed(images, manifests.get(name)) for name in runners},
@@ -194,8 +198,20 @@ def latency_records(
                 warmup=settings.warmup,
                 progress=progress,
             )
-            records += _latency_records(timings, candidates, batch, settings.threads)
+            states = (before, gpu_state() if engines else None)
+            records += [
+                record.model_copy(update={"throttled": throttles(states)})
+                if record.name in engines
+                else record
+                for record in _latency_records(timings, candidates, batch, settings.threads)
+            ]
     return tuple(records)
+
+
+def throttles(states: Sequence[GpuState | None]) -> tuple[str, ...]:
+    """Why the clocks of a GPU were held down when it was looked at, each reason once."""
+    reasons = (reason for state in states if state for reason in state.throttled)
+    return tuple(dict.fromkeys(reasons))
 
 
 def _latency_records(

@@ -24,6 +24,7 @@ from resdeploy.engines.trtexec import (
     summary_of,
 )
 from resdeploy.errors import UsageError
+from resdeploy.pipeline.compare import throttles
 from resdeploy.pipeline.runtime_choice import format_of
 from resdeploy.records import EngineTiming, GpuState
 
@@ -77,8 +78,7 @@ def timing_of(
         doubts.append(f"latencies scatter by {latency.cov:.1f} %")
     if enqueue_bound(queries):
         doubts.append("the host takes longer to launch than the GPU to compute")
-    for state in states:
-        doubts += [f"throttled: {reason}" for reason in (state.throttled if state else ())]
+    doubts += [f"throttled: {reason}" for reason in throttles(states)]
     copies = protocol.transfers
     return EngineTiming(
         name=path.stem,

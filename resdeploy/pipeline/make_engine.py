@@ -67,7 +67,7 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
         VerificationError: the engine is not of the precision of its file.
     """
     refuse_options(work.backend, work.options)
-    graph = _graph_of(work)
+    graph = _graph_of(work, notify)
     compiled = _compiled(work, path, progress)
     if compiled.problems:
         backend = f"{work.backend.module} {compiled.version}".rstrip()
@@ -112,8 +112,8 @@ def refuse_options(backend: Backend, options: EngineOptions) -> None:
             )
 
 
-def _graph_of(work: Compile) -> GraphSummary:
-    """The facts of the ONNX file, if TensorRT reads it as it is meant.
+def _graph_of(work: Compile, notify: Notify) -> GraphSummary:
+    """The facts of the ONNX file, if TensorRT reads it as it is meant; what costs speed is told.
 
     Raises:
         GraphError: it does not.
@@ -121,8 +121,10 @@ def _graph_of(work: Compile) -> GraphSummary:
     model = read_model(work.source.path)
     facts = summary.summary_of(model)
     if facts.precision.startswith("int8"):
-        checks = [check for check in editor.rules_of(EMITTERS[_TARGET]).checks if check.misread]
-        problems = problems_of(model, checks)
+        checks = editor.rules_of(EMITTERS[_TARGET]).checks
+        for problem in problems_of(model, [check for check in checks if not check.misread]):
+            notify(f"{_TARGET}: {problem}")
+        problems = problems_of(model, [check for check in checks if check.misread])
         if problems:
             raise GraphError(
                 f"TensorRT would misread {work.manifest.name}: {'; '.join(problems)}",

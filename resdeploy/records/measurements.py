@@ -96,13 +96,17 @@ class TimingFigures(Record):
 
 
 class LatencyRecord(TimingFigures, Measured):
-    """Timings of one runner at one batch size; `speedup` is against the reference's p50."""
+    """Timings of one runner at one batch size; `speedup` is against the reference's p50.
+
+    throttled: why the clocks of the GPU that it ran on were held down meanwhile.
+    """
 
     runtime: str
     batch: int
     threads: int
     images_per_s: float
     speedup: float
+    throttled: tuple[str, ...] = ()
 
 
 class Paid(Record):

@@ -305,9 +305,10 @@ def latency_grid(bench: Sequence[LatencyRecord]) -> Grid:
 
 
 def _latency_row(record: LatencyRecord) -> tuple[Cell, ...]:
-    note = f"\n{record.note}" if record.note else ""
+    doubts = [record.note] if record.note else []
+    doubts += [f"throttled: {reason}" for reason in record.throttled]
     return (
-        Cell(f"{record.name}{note}", Tone.UNSURE if note else Tone.STRONG),
+        Cell("\n".join([record.name, *doubts]), Tone.UNSURE if doubts else Tone.STRONG),
         Cell(str(record.batch)),
         Cell(text.three_digits(record.p50_ms)),
         Cell(text.three_digits(record.p90_ms)),

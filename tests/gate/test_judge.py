@@ -405,3 +405,12 @@ def test_the_least_likely_agreement_is_an_interval_too() -> None:
     assert found is Verdict.INCONCLUSIVE, reason
     bad = {"agreement_lower_95": 0.9, "top1_agreement": 0.93, "agreement_upper_95": 0.95}
     assert interval_verdict(rule, **bad)[0] is Verdict.FAIL
+
+
+def test_timings_of_a_throttled_gpu_prove_nothing() -> None:
+    held_down = make.latency(throttled=("power cap of the software",))
+    found = judged(P50, bench=(held_down,))
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert "throttled: power cap of the software" in found.reason
+    slow = make.latency(throttled=("power cap of the software",), p50_ms=1e6)
+    assert judged(P50, bench=(slow,)).verdict is Verdict.INCONCLUSIVE  # nor do slow ones
