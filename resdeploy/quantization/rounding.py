@@ -44,21 +44,21 @@ def rounded_weights(
     backwards = order[::-1]
     moments = moments[np.ix_(backwards, backwards)]
     spread = _spread(moments, samples)
-    rest = weight[:, order] / scale[:, None]
+    # By column of the weights, so that what is worked on lies together in memory.
+    rest = np.ascontiguousarray((weight[:, order] / scale[:, None]).T)
     found = np.empty(rest.shape, np.int8)
-    for start in range(0, rest.shape[1], _BLOCK):
-        end = min(start + _BLOCK, rest.shape[1])
-        left = np.empty((len(rest), end - start))
-        for column in range(start, end):
-            exact = rest[:, column]
+    for start in range(0, len(rest), _BLOCK):
+        end = min(start + _BLOCK, len(rest))
+        own = np.ascontiguousarray(spread[start:end, start:end], np.float64)
+        left = np.empty((end - start, len(weight)))
+        for index, exact in enumerate(rest[start:end]):
             integer = np.clip(np.rint(exact), -limit, limit)
-            found[:, column] = integer
-            over = (exact - integer) / spread[column, column]
-            left[:, column - start] = over
-            rest[:, column + 1 : end] -= np.outer(over, spread[column, column + 1 : end])
-        rest[:, end:] -= left @ spread[start:end, end:]
-    result = np.empty_like(found)
-    result[:, order] = found
+            found[start + index] = integer
+            left[index] = (exact - integer) / own[index, index]
+            rest[start + index + 1 : end] -= own[index, index + 1 :, None] * left[index]
+        rest[end:] -= spread[start:end, end:].T.astype(np.float64) @ left
+    result = np.empty(weight.shape, np.int8)
+    result[:, order] = found.T
     return result
 
 
