@@ -226,11 +226,13 @@ def _undecided(reading: Reading, limit: float, unit: Unit) -> str:
     shown = " to ".join(number_text(end, unit) for end in ends)
     said = f"cannot be told from {number_text(limit, unit)}: on {reading.samples} images it is "
     said += f"{shown}"
-    room = None if reading.point is None else abs(reading.point - limit)
-    if not room:
+    point = reading.point
+    if point is None or not (math.isfinite(point) and math.isfinite(reading.value)):
+        return said
+    if point == limit:
         return f"{said}, and what was seen is the limit itself"
-    half = abs(reading.value - (reading.point or 0.0))
-    needed = math.ceil(_MORE * reading.samples * (half / room) ** 2)
+    ratio = (reading.value - point) / (point - limit)
+    needed = math.ceil(_MORE * reading.samples * ratio**2)
     return f"{said}; some {needed:,} such images would do"
 
 

@@ -414,3 +414,11 @@ def test_timings_of_a_throttled_gpu_prove_nothing() -> None:
     assert "throttled: power cap of the software" in found.reason
     slow = make.latency(throttled=("power cap of the software",), p50_ms=1e6)
     assert judged(P50, bench=(slow,)).verdict is Verdict.INCONCLUSIVE  # nor do slow ones
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("field", ["top1_agreement", "agreement_lower_95", "agreement_upper_95"])
+def test_an_interval_that_is_no_number_is_no_pass(field: str, value: float) -> None:
+    rule = Rule(metric="drift.agreement_lower_95", min=0.99)
+    found = judged(rule, drift=(make.drift(**{field: value}),))
+    assert found.verdict is not Verdict.PASS
