@@ -25,8 +25,7 @@ class Backend:
 
     runtime: the row of RUNTIMES that runs them. oldest: the first version that will do, and why.
     needs_gpu: whether it compiles on the GPU that the engine is for, and on no other machine.
-    capabilities: the compute capabilities that it compiles for elsewhere; by_default: those that
-        it takes where none is named.
+    capabilities: the compute capabilities that it compiles for elsewhere.
     timing_cache, hardware, version_compatible: whether it has what is called so.
     """
 
@@ -38,7 +37,6 @@ class Backend:
     why_oldest: str
     needs_gpu: bool
     capabilities: tuple[str, ...] = ()
-    by_default: str = ""
     timing_cache: bool = False
     hardware: bool = False
     version_compatible: bool = False
@@ -73,7 +71,6 @@ BACKENDS: Table[Backend] = Table(
             needs_gpu=False,
             # The members of its ComputeCapability; H100, H200 and B200 are not among them.
             capabilities=("7.5", "8.0", "8.6", "8.9", "12.0", "12.1"),
-            by_default="8.0 and later; 7.5 (Turing) must be named",
         ),
     ),
 )

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
+from resdeploy.artifact import replacing
 from resdeploy.engines import BACKENDS
 from resdeploy.engines.api import load_api
 from resdeploy.engines.build import BuildError, built
@@ -47,7 +48,8 @@ def _compiled(job: EngineJob, cancelled: threading.Event, say: _Speaker) -> Comp
         return about.model_copy(update={"problems": error.problems, "warnings": heard.warnings()})
     Path(job.plan).write_bytes(made.plan)
     if job.cache is not None and made.cache is not None:
-        Path(job.cache).write_bytes(made.cache)
+        with replacing(Path(job.cache)) as part:  # another build may read it now
+            part.write_bytes(made.cache)
     found = {
         "warnings": heard.warnings(),
         "inputs": made.inputs,

@@ -14,7 +14,7 @@ from resdeploy.engines import Backend
 from resdeploy.engines.api import version_of
 from resdeploy.engines.header import plan_version
 from resdeploy.errors import EngineError
-from resdeploy.records import EngineFacts, GpuFacts, Manifest
+from resdeploy.records import LEAST_CAPABILITY, EngineFacts, GpuFacts, Manifest
 from resdeploy.words import HardwareCompatibility
 
 
@@ -34,7 +34,7 @@ def require_runnable(
     facts = None if manifest is None else manifest.engine
     if facts is None and not trusted:
         raise EngineError(
-            f"{path} has no sidecar, and an engine is code that runs on this machine",
+            f"{path} has no sidecar of an engine, and an engine is code that runs on this machine",
             hint="compile it with `resdeploy trt`, or say --trust if you know where it comes from",
         )
     if gpu is None:
@@ -71,7 +71,7 @@ def _require_gpu(path: Path, facts: EngineFacts, gpu: GpuFacts, manifest: Manife
     """The GPU that it was built for against the one that is here."""
     if facts.gpu is None:
         able = facts.options.compute_capabilities
-        fits = gpu.sm in able if able else _number(gpu.sm) >= (8, 0)
+        fits = gpu.sm in able if able else _number(gpu.sm) >= _number(LEAST_CAPABILITY)
     elif facts.options.hardware is HardwareCompatibility.AMPERE_PLUS:
         fits = _number(gpu.sm) >= (8, 0)
     elif facts.options.hardware is HardwareCompatibility.SAME:
@@ -90,7 +90,7 @@ def _built_for(facts: EngineFacts) -> str:
     if facts.gpu is not None:
         return f"{facts.gpu.name} (compute capability {facts.gpu.sm})"
     able = facts.options.compute_capabilities
-    return f"compute capability {' or '.join(able) if able else '8.0 or later'}"
+    return f"compute capability {' or '.join(able) or f'{LEAST_CAPABILITY} or later'}"
 
 
 def _number(capability: str) -> tuple[int, ...]:

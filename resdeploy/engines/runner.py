@@ -7,6 +7,7 @@ the launches of some hundred kernels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from resdeploy.engines.device import CudaDevice, Device, Stream
 from resdeploy.engines.gpu import gpu_here
 from resdeploy.engines.loading import require_runnable
 from resdeploy.engines.log import Heard, logger_of
-from resdeploy.errors import EngineError
+from resdeploy.errors import ArtifactError, EngineError
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -45,7 +46,6 @@ class Bound:
     context: trt.IExecutionContext
     images: torch.Tensor
     answers: torch.Tensor
-    runs: int = 0
     replay: Callable[[], None] | None = None
     note: str = ""
 
@@ -65,7 +65,6 @@ class LoadedEngine:
     graphs: bool = True
     _contexts: dict[int, trt.IExecutionContext] = field(default_factory=dict)
     _bound: dict[tuple[int, int], Bound] = field(default_factory=dict)
-    _current: dict[int, int] = field(default_factory=dict)
     stream: Stream = field(init=False)
     input: str = field(init=False)
     output: str = field(init=False)
@@ -157,7 +156,6 @@ class LoadedEngine:
             self._launch(bound)
             if self.graphs and not bound.note:
                 self._capture(bound)
-        bound.runs += 1
 
     def _capture(self, bound: Bound) -> None:
         """Record a graph, once the first answer has been enqueued the normal way."""
@@ -229,12 +227,19 @@ class EngineRunner:
         logger, heard = logger_of(api)
         self.artifact = artifact
         self._runtime = api.Runtime(logger)  # must live as long as what it loads
-        engine = self._runtime.deserialize_cuda_engine(self.path.read_bytes())
+        engine = self._runtime.deserialize_cuda_engine(self._bytes())
         if engine is None:
             said = "; ".join(heard.errors()) or "TensorRT gave no reason"
             raise EngineError(f"{self.path} could not be loaded: {said}")
         self.loaded = LoadedEngine(engine, api, heard, CudaDevice())
         return self
+
+    def _bytes(self) -> bytes:
+        """The engine, if it is still the file that was looked at a moment ago."""
+        data = self.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.artifact.sha256:
+            raise ArtifactError(f"{self.path} was changed while it was opened", hint="try again")
+        return data
 
     def __exit__(
         self,

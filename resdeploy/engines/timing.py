@@ -74,9 +74,7 @@ def timed_queries(
     bound = loaded.bound(batch)
     bound.replay = None
     loaded.enqueue(bound)  # whatever is done once is done now, the graph included
-    host = _Host(loaded, bound, protocol, events, clock)
-    queries = host.queries()
-    return tuple(queries)
+    return tuple(_Host(loaded, bound, protocol, events, clock).queries())
 
 
 class _Host:
@@ -106,7 +104,6 @@ class _Host:
         zero = self._mark()
         start = self.clock()
         on_their_way: list[_Marks] = []
-        skipped = 0
         while True:
             passed_ms = (self.clock() - start) * 1000
             done = passed_ms >= protocol.warmup_ms + protocol.duration_ms
@@ -116,9 +113,7 @@ class _Host:
             if len(on_their_way) < _DEPTH:
                 continue
             query = self._finished(zero, on_their_way.pop(0))
-            if query.start_ms < protocol.warmup_ms:
-                skipped += 1
-            else:
+            if query.start_ms >= protocol.warmup_ms:
                 found.append(query)
         found += [self._finished(zero, marks) for marks in on_their_way]
         return found

@@ -194,21 +194,14 @@ def _ruling(rule: Rule, metric: Metric, reading: Reading) -> tuple[Verdict, str]
     if reading.value is None:
         return Verdict.INCONCLUSIVE, reading.gap
     value, unit = reading.value, metric.unit
-    if reading.other_end is not None and not _is_beyond(rule, reading.other_end):
-        limit = _limit_beyond(rule, value)
-        if limit is not None:
+    limit = _limit_beyond(rule, value)
+    if limit is not None:
+        if reading.other_end is not None and _limit_beyond(rule, reading.other_end) is None:
             return Verdict.INCONCLUSIVE, _undecided(reading, limit, unit)
-    if rule.min is not None and value < rule.min:
-        return Verdict.FAIL, _broken(value, "below", rule.min, unit)
-    if rule.max is not None and value > rule.max:
-        return Verdict.FAIL, _broken(value, "above", rule.max, unit)
+        return Verdict.FAIL, _broken(value, "below" if value < limit else "above", limit, unit)
     if not math.isfinite(value):
         return Verdict.INCONCLUSIVE, f"is {value}, which is not a measurement"
     return Verdict.PASS, f"is {number_text(value, unit)}, {_kept(rule, unit)}"
-
-
-def _is_beyond(rule: Rule, value: float) -> bool:
-    return _limit_beyond(rule, value) is not None
 
 
 def _limit_beyond(rule: Rule, value: float) -> float | None:

@@ -35,7 +35,7 @@ from resdeploy.records import (
 )
 from resdeploy.words import HardwareCompatibility
 
-TIMEOUT_S = 3600.0  # level 5 searches for as long as half an hour
+TIMEOUT_S = 3600.0  # against a compiler that hangs; nobody has measured the longest build
 
 _TARGET = "tensorrt"  # whose rules Q/DQ pairs must follow
 

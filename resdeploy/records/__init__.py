@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from resdeploy.records.base import Document, Record
 from resdeploy.records.engines import (
+    LEAST_CAPABILITY,
     Compiled,
     Durations,
     EngineFacts,
@@ -71,6 +72,7 @@ from resdeploy.records.verdicts import (
 )
 
 __all__ = [
+    "LEAST_CAPABILITY",
     "Baseline",
     "BaselineTarget",
     "BatchProfile",

@@ -11,6 +11,9 @@ from resdeploy.records.inputs import BatchProfile, Positive, TensorFacts
 from resdeploy.records.measurements import MachineFacts
 from resdeploy.words import HardwareCompatibility
 
+# The least compute capability that TensorRT-RTX compiles for where none is named: 7.5 must be.
+LEAST_CAPABILITY = "8.0"
+
 
 class GpuFacts(Record):
     """A GPU. sm: its compute capability, such as "8.6". driver: empty where nobody says."""

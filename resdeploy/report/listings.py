@@ -14,6 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.measure import Measurement
 from rich.text import Text
 
+from resdeploy.records import LEAST_CAPABILITY
 from resdeploy.report import format as text
 from resdeploy.report.console import table_from_grid
 from resdeploy.report.grids import Cell, Column, Grid
@@ -295,7 +296,7 @@ def _engine(engine: Row | None) -> list[tuple[str, str]]:
         return []
     options: Row = engine["options"]
     gpu = engine["gpu"]
-    able = ", ".join(options["compute_capabilities"]) or "8.0 and later"
+    able = ", ".join(options["compute_capabilities"]) or f"{LEAST_CAPABILITY} and later"
     where = f"compute capability {able}" if gpu is None else f"{gpu['name']}, {gpu['sm']}"
     batches = [f"{row['min']}:{row['opt']}:{row['max']}" for row in options["profiles"]]
     return [

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import psutil
 import pytest
@@ -177,7 +178,7 @@ def test_an_int32_bias_between_dequantize_linear_is_refused(tmp_path: Path) -> N
     source = tools.passed(tmp_path, "resnet20", 32)
     model = onnx.load(tools.quantized(source, tools.noise(1, 3, 32, 32), target="tensorrt", bits=8))
     conv = next(node for node in model.graph.node if node.op_type == "Conv")
-    tools_bias(model, conv)
+    with_int32_bias(model, conv)
     path = tmp_path / "biased.onnx"
     onnx.save(model, path)
     with pytest.raises(GraphError, match=r"would misread.*(INT32|int32)"):
@@ -186,10 +187,8 @@ def test_an_int32_bias_between_dequantize_linear_is_refused(tmp_path: Path) -> N
     assert any("DequantizeLinear" in problem for problem in found.problems), found.problems
 
 
-def tools_bias(model: onnx.ModelProto, conv: onnx.NodeProto) -> None:
+def with_int32_bias(model: onnx.ModelProto, conv: onnx.NodeProto) -> None:
     """Put the bias of a convolution, zeros, through a DequantizeLinear of INT32."""
-    import numpy as np
-
     channels = next(
         value.dims[0] for value in model.graph.initializer if value.name == conv.input[2]
     )
