@@ -72,6 +72,18 @@ class CpuDevice:
         self.streams: dict[int, Stream] = {}
         self.fails = fails
 
+    def launch(self, shape: Shape, addresses: dict[str, int], stream: int) -> None:
+        """Answer what lies at the one address, at the other; later, while it is captured."""
+
+        def work() -> None:
+            _at(addresses[OUTPUT], (shape[0], CLASSES))[:] = answers(_at(addresses[INPUT], shape))
+
+        recording = self.streams[stream].recording
+        if recording is None:
+            work()
+        else:
+            recording.append(work)
+
     def stream(self) -> Stream:
         made = Stream(cuda_stream=len(self.streams) + 1)
         self.streams[made.cuda_stream] = made
@@ -137,25 +149,12 @@ class Context:
             return self._no("the default stream")
         if self.shape is None or set(self.addresses) != {INPUT, OUTPUT} or self.engine.broken:
             return self._no("Cask convolution execution failed")
-        launch = _launch(self.shape, dict(self.addresses))
-        recording = self.engine.device.streams[stream].recording
-        if recording is None:
-            launch()
-        else:
-            recording.append(launch)
+        self.engine.launch(self.shape, dict(self.addresses), stream)
         return True
 
     def _no(self, line: str) -> bool:
         self.engine.log.lines.append(line)
         return False
-
-
-def _launch(shape: Shape, addresses: dict[str, int]) -> Callable[[], None]:
-    def launch() -> None:
-        images = _at(addresses[INPUT], shape)
-        _at(addresses[OUTPUT], (shape[0], CLASSES))[:] = answers(images)
-
-    return launch
 
 
 def _at(address: int, shape: Shape) -> np.ndarray[Any, Any]:
@@ -166,10 +165,13 @@ def _at(address: int, shape: Shape) -> np.ndarray[Any, Any]:
 
 @dataclass
 class Engine:
-    """An ICudaEngine; `profiles` are least, usual and greatest batch of each."""
+    """An ICudaEngine; `profiles` are least, usual and greatest batch of each.
+
+    launch: takes a shape, the addresses of both tensors and the handle of a stream.
+    """
 
     profiles: tuple[tuple[int, int, int], ...]
-    device: CpuDevice
+    launch: Callable[[Shape, dict[str, int], int], None]
     log: Log
     image: Shape = (3, 4, 4)
     broken: bool = False  # it cannot be run

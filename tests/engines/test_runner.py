@@ -24,7 +24,7 @@ def loaded(
     **broken: bool,
 ) -> tuple[LoadedEngine, fake.Engine]:
     device, log = fake.CpuDevice(fails=fails), fake.Log()
-    engine = fake.Engine(profiles, device, log, **broken)  # type: ignore[arg-type]
+    engine = fake.Engine(profiles, device.launch, log, **broken)  # type: ignore[arg-type]
     made: Any = (engine, fake.API, log, device)
     return LoadedEngine(*made, graphs=graphs), engine
 
