@@ -205,8 +205,7 @@ def open_artifact(path: Path) -> Artifact:
         raise ArtifactError(
             f"{path} has sha256 {sha256[:12]}…, but its sidecar was written for "
             f"{manifest.sha256[:12]}…",
-            hint="the file was changed or only partly copied; make it again, "
-            f"or delete {sidecar.name} if you trust the file",
+            hint="the file was changed or only partly copied: make it again",
         )
     for name, recorded in manifest.data.items():
         data = path.with_name(name)

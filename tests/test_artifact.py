@@ -196,7 +196,7 @@ def test_altered_bytes_are_refused(tmp_path: Path, made: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(ArtifactError, match="its sidecar was written for") as raised:
         open_artifact(path)
-    assert "model.onnx.json" in raised.value.hint
+    assert "make it again" in raised.value.hint
     sidecar_path(path).unlink()
     assert open_artifact(path).manifest is None
     path.unlink()

@@ -31,7 +31,7 @@ from resdeploy.cli import (
     simplify,
     trt,
 )
-from resdeploy.cli.options import command
+from resdeploy.cli.groups import command
 from resdeploy.cli.signals import Leaving
 from resdeploy.errors import ExitCode, ResdeployError
 

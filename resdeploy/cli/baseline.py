@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resdeploy.cli.gate import Result
-from resdeploy.cli.options import command
+from resdeploy.cli.groups import command
 from resdeploy.cli.output import Output
 
 app = typer.Typer(

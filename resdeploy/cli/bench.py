@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resdeploy.cli.flags import ModelFlags
+from resdeploy.cli.flags import ModelFlags, TrtexecFlags
 from resdeploy.cli.options import Candidates, Reference, RuntimeName, Trust, Weights
 from resdeploy.cli.output import Output
 from resdeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from resdeploy.records import LatencyRecord
+
+_ROUNDS, _WARMUP = 50, 5
 
 
 def bench(
     out: Output,
     flags: ModelFlags,
+    trtexec: TrtexecFlags,
     candidates: Candidates,
     runtime: RuntimeName = None,
     trust: Trust = False,
     reference: Reference = None,
     weights: Weights = None,
     batch: Annotated[str, typer.Option(help="Batch sizes, with commas.")] = "1",
-    rounds: Annotated[int, typer.Option(min=5, help="Timed inferences of each.")] = 50,
-    warmup: Annotated[int, typer.Option(min=1, help="Untimed inferences of each, first.")] = 5,
+    rounds: Annotated[int, typer.Option(min=5, help="Timed inferences of each.")] = _ROUNDS,
+    warmup: Annotated[
+        int, typer.Option(min=1, help="Untimed inferences of each, first.")
+    ] = _WARMUP,
     threads: Annotated[int, typer.Option(min=0, help="0 takes all cores.")] = 0,
+    split: Annotated[
+        bool,
+        typer.Option(
+            "--split",
+            help="Of engines: time a batch in parts that is larger than their profiles hold; "
+            "without it, it is refused.",
+        ),
+    ] = False,
     size: Annotated[
         int | None, typer.Option(min=1, help="Edge of the images in pixels.", show_default=False)
-    ] = None,
-    as_trtexec: Annotated[
-        str | None,
-        typer.Option(
-            metavar="10|11",
-            help="Of engines alone: what trtexec of that version measures, by events of the GPU.",
-            show_default=False,
-        ),
     ] = None,
 ) -> None:
     """Time artifacts and eager PyTorch in turn, in one process."""
     batches = _batches(batch)
-    if as_trtexec is not None:
-        _as_trtexec(out, candidates, as_trtexec, batches)
+    if trtexec.as_trtexec is not None:
+        _refuse_unused(
+            flags.given()
+            | {"--runtime": runtime, "--reference": reference, "--weights": weights}
+            | {"--size": size, "--split": split, "--threads": threads}
+            | {"--rounds": rounds != _ROUNDS, "--warmup": warmup != _WARMUP}
+        )
+        _as_trtexec(out, candidates, trtexec, batches, trusted=trust)
         return
     with out.working("loading"):
-        from resdeploy.measure.machine import machine_facts
         from resdeploy.pipeline.evaluate import bench as timed
-        from resdeploy.report.console import latency_table
     records = timed(
         candidates,
         runtime=runtime,
@@ -57,11 +70,19 @@ def bench(
         rounds=rounds,
         warmup=warmup,
         threads=threads,
+        splits=split,
         size=size,
         notify=out.notify,
         progress=out.progress,
     )
     out.close()
+    _show(out, records)
+
+
+def _show(out: Output, records: Sequence[LatencyRecord]) -> None:
+    from resdeploy.measure.machine import machine_facts
+    from resdeploy.report.console import latency_table
+
     for record in records:
         if record.note:
             out.notify(f"{record.name}, batch {record.batch}: {record.note}")
@@ -73,12 +94,34 @@ def bench(
         out.listing(latency_table(records))
 
 
-def _as_trtexec(out: Output, engines: list[Path], version: str, batches: list[int]) -> None:
+def _refuse_unused(given: dict[str, object]) -> None:
+    """Refuse what trtexec's way of timing has no use for.
+
+    Raises:
+        UsageError: something of it was given.
+    """
+    for name in (name for name, value in given.items() if value):
+        raise UsageError(
+            f"{name} is not for --as-trtexec",
+            hint="an engine is timed by itself, for as long as trtexec does",
+        )
+
+
+def _as_trtexec(
+    out: Output, engines: list[Path], flags: TrtexecFlags, batches: list[int], *, trusted: bool
+) -> None:
+    assert flags.as_trtexec is not None
     with out.working("timing"):
         from resdeploy.pipeline.engine_bench import bench_as_trtexec
         from resdeploy.report.engines import engine_timings_view
 
-        found = bench_as_trtexec(engines, version=version, batches=batches)
+        found = bench_as_trtexec(
+            engines,
+            version=flags.as_trtexec,
+            batches=batches,
+            trusted=trusted,
+            changed=flags.changed(),
+        )
     for row in found:
         if row.note:
             out.notify(f"{row.name}, batch {row.batch}: {row.note}")

@@ -55,6 +55,10 @@ class ModelFlags:
     width: float | None
     output_stride: int | None
 
+    def given(self) -> dict[str, object]:
+        """What is said, by the names of the options; None is what is not."""
+        return {f"--{name.replace('_', '-')}": value for name, value in asdict(self).items()}
+
     def options(self) -> ModelOptions:
         """The same as the library takes it."""
         from pydantic import ValidationError
@@ -135,6 +139,8 @@ class EngineFlags:
     compute_capability: list[str] | None
     hardware_compatibility: HardwareCompatibility
     version_compatible: bool
+    refit: bool
+    strip_plan: bool
 
     def options(self, profiles: tuple[BatchProfile, ...]) -> EngineOptions:
         """The same as the library takes it, for these batch sizes; without any, the usual ones."""
@@ -147,7 +153,29 @@ class EngineFlags:
             compute_capabilities=tuple(self.compute_capability or ()),
             hardware=self.hardware_compatibility,
             version_compatible=self.version_compatible,
+            refit=self.refit,
+            strip_plan=self.strip_plan,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrtexecFlags:
+    """What the command line says about timing as trtexec does; without a version, not so."""
+
+    as_trtexec: str | None
+    transfers: bool | None
+    cuda_graph: bool | None
+    spin: bool | None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and self.as_trtexec is None:
+                option = f"--{'' if value else 'no-'}{name.replace('_', '-')}"
+                raise UsageError(f"{option} goes with --as-trtexec")
+
+    def changed(self) -> dict[str, bool | None]:
+        """What is to be otherwise than trtexec has it; None leaves it so."""
+        return {"transfers": self.transfers, "graph": self.cuda_graph, "spin": self.spin}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

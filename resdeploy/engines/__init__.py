@@ -26,7 +26,7 @@ class Backend:
     runtime: the row of RUNTIMES that runs them. oldest: the first version that will do, and why.
     needs_gpu: whether it compiles on the GPU that the engine is for, and on no other machine.
     capabilities: the compute capabilities that it compiles for elsewhere.
-    timing_cache, hardware, version_compatible: whether it has what is called so.
+    timing_cache, hardware, version_compatible, refit: whether it has what is called so.
     """
 
     name: str
@@ -40,10 +40,25 @@ class Backend:
     timing_cache: bool = False
     hardware: bool = False
     version_compatible: bool = False
+    refit: bool = False
 
     def is_installed(self) -> bool:
         """Whether its module can be imported; nothing is imported to find out."""
         return has_module(self.module)
+
+    def runs_on(self, capability: str) -> bool:
+        """Whether its engines run on a GPU of this compute capability, if they are built for it."""
+        return not self.capabilities or is_among(capability, self.capabilities)
+
+
+def is_among(capability: str, known: tuple[str, ...]) -> bool:
+    """Whether a compute capability is a known one, or later than the last of them."""
+    return capability in known or numbers_of(capability) > numbers_of(known[-1])
+
+
+def numbers_of(capability: str) -> tuple[int, ...]:
+    """A compute capability in numbers, which have an order."""
+    return tuple(int(part) for part in capability.split("."))
 
 
 BACKENDS: Table[Backend] = Table(
@@ -60,6 +75,7 @@ BACKENDS: Table[Backend] = Table(
             timing_cache=True,
             hardware=True,
             version_compatible=True,
+            refit=True,
         ),
         Backend(
             name="rtx",

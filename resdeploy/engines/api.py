@@ -30,8 +30,11 @@ if TYPE_CHECKING:
         LayerInformationFormat = trt.LayerInformationFormat
         MemoryPoolType = trt.MemoryPoolType
         NetworkDefinitionCreationFlag = trt.NetworkDefinitionCreationFlag
+        IProfiler = trt.IProfiler
         OnnxParser = trt.OnnxParser
+        OnnxParserRefitter = trt.OnnxParserRefitter
         ProfilingVerbosity = trt.ProfilingVerbosity
+        Refitter = trt.Refitter
         Runtime = trt.Runtime
         TensorIOMode = trt.TensorIOMode
 

@@ -129,6 +129,11 @@ def _configure(api: Api, row: Backend, config: trt.IBuilderConfig, job: EngineJo
         config.clear_flag(api.BuilderFlag.TF32)
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(api.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
+    if options.refit:
+        config.set_flag(api.BuilderFlag.REFIT)
+    if options.strip_plan:  # the weights that come back are the same ones
+        config.set_flag(api.BuilderFlag.REFIT_IDENTICAL)
+        config.set_flag(api.BuilderFlag.STRIP_PLAN)
     if options.version_compatible:
         config.set_flag(api.BuilderFlag.VERSION_COMPATIBLE)
     if options.hardware is not HardwareCompatibility.NONE:

@@ -38,7 +38,7 @@ def _compiled(job: EngineJob, cancelled: threading.Event, say: _Speaker) -> Comp
     except ResdeployError as error:
         return Compiled(version="", problems=(error.message,), hint=error.hint)
     gpu = gpu_here()
-    about = Compiled(version=api.__version__, cuda=cuda_here(), gpu=gpu)
+    about = Compiled(version=api.__version__, cuda=cuda_here(), gpu=gpu if row.needs_gpu else None)
     _, heard = logger_of(api)
     try:
         made = built(

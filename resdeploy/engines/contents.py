@@ -38,5 +38,5 @@ def contents_of_engine(path: Path, images: TensorFacts | None = None) -> GraphSu
 def _node(layer: EngineLayer) -> NodeFacts:
     kinds = sorted(set(filter(None, layer.inputs)))
     return NodeFacts(
-        name=layer.name, operator=layer.kind or "layer", precision=" ".join(kinds), macs=None
+        name=layer.name, operator=layer.kind or "layer", precision=" ".join(kinds), macs=layer.macs
     )

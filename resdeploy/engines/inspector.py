@@ -9,6 +9,8 @@ Source: TensorRT 11.3, "IEngineInspector: 10.x to 11.x".
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resdeploy.engines.api import Api
@@ -19,6 +21,10 @@ _TYPES = {
     "int8": "int8", "fp16": "fp16", "half": "fp16", "bf16": "bf16", "fp32": "fp32",
     "float": "fp32", "int32": "int32", "int64": "int64", "bool": "bool", "uint8": "uint8",
 }  # fmt: skip
+
+
+# How a layer's metadata tells the nodes of the ONNX file that it computes.
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
 def layers_of(api: Api, logger: Any, plan: bytes) -> tuple[EngineLayer, ...] | None:
@@ -42,6 +48,23 @@ def layers_from(text: str) -> tuple[EngineLayer, ...]:
     )
 
 
+def with_macs(
+    layers: Sequence[EngineLayer], known: Mapping[str, int | None]
+) -> tuple[EngineLayer, ...]:
+    """Layers with the multiply-accumulates of the nodes that they say they compute.
+
+    known: of the nodes of the ONNX file, by name.
+    """
+
+    def macs(row: EngineLayer) -> int | None:
+        if "reformat" in row.kind.lower():  # it copies, and is of no node
+            return 0
+        found = [known.get(name) for name in row.nodes]
+        return None if not found or None in found else sum(filter(None, found))
+
+    return tuple(row.model_copy(update={"macs": macs(row)}) for row in layers)
+
+
 def _layer(fields: dict[str, Any]) -> EngineLayer:
     return EngineLayer(
         name=str(fields.get("Name", "")),
@@ -49,6 +72,7 @@ def _layer(fields: dict[str, Any]) -> EngineLayer:
         inputs=tuple(_type(tensor) for tensor in fields.get("Inputs", [])),
         outputs=tuple(_type(tensor) for tensor in fields.get("Outputs", [])),
         tactic=str(fields.get("TacticName", "")),
+        nodes=tuple(_NODE.findall(str(fields.get("Metadata", "")))),
     )
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from resdeploy.artifact import Artifact
-from resdeploy.engines import Backend
+from resdeploy.engines import Backend, is_among, numbers_of
 from resdeploy.engines.api import version_of
 from resdeploy.engines.header import plan_version
 from resdeploy.errors import EngineError
-from resdeploy.records import LEAST_CAPABILITY, EngineFacts, GpuFacts, Manifest
+from resdeploy.records import USUAL_CAPABILITIES, EngineFacts, GpuFacts, Manifest
 from resdeploy.words import HardwareCompatibility
 
 
@@ -44,6 +44,12 @@ def require_runnable(
             hint="run it on a machine with one; `resdeploy inspect` shows it without",
         )
     _require_version(path, row, version, manifest)
+    if not row.runs_on(gpu.sm):
+        raise EngineError(
+            f"{row.module} does not run on {gpu.name} (compute capability {gpu.sm})",
+            hint=f"it does on {', '.join(row.capabilities)} and later; here, build an engine with "
+            "`resdeploy trt` and another --backend",
+        )
     if facts is not None:
         _require_gpu(path, facts, gpu, manifest)
 
@@ -71,9 +77,9 @@ def _require_gpu(path: Path, facts: EngineFacts, gpu: GpuFacts, manifest: Manife
     """The GPU that it was built for against the one that is here."""
     if facts.gpu is None:
         able = facts.options.compute_capabilities
-        fits = gpu.sm in able if able else _number(gpu.sm) >= _number(LEAST_CAPABILITY)
+        fits = gpu.sm in able if able else is_among(gpu.sm, USUAL_CAPABILITIES)
     elif facts.options.hardware is HardwareCompatibility.AMPERE_PLUS:
-        fits = _number(gpu.sm) >= (8, 0)
+        fits = numbers_of(gpu.sm) >= (8, 0)
     elif facts.options.hardware is HardwareCompatibility.SAME:
         fits = gpu.sm == facts.gpu.sm
     else:
@@ -90,11 +96,7 @@ def _built_for(facts: EngineFacts) -> str:
     if facts.gpu is not None:
         return f"{facts.gpu.name} (compute capability {facts.gpu.sm})"
     able = facts.options.compute_capabilities
-    return f"compute capability {' or '.join(able) or f'{LEAST_CAPABILITY} or later'}"
-
-
-def _number(capability: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in capability.split("."))
+    return f"compute capability {', '.join(able or (*USUAL_CAPABILITIES, 'later ones'))}"
 
 
 def _again(path: Path, manifest: Manifest | None) -> str:

@@ -49,15 +49,20 @@ _CLOSED = ("myelin", "foreign")
 
 
 def engine_checks(
-    asked: str, graph: GraphSummary, compiled: Compiled, plan_bytes: int, profiles: int = 1
+    asked: str,
+    graph: GraphSummary,
+    compiled: Compiled,
+    plan_bytes: int | None,
+    profiles: int = 1,
 ) -> tuple[Check, ...]:
     """Whether the engine is of the precision of its ONNX file, by all that is to be seen.
 
-    graph: of the ONNX file. plan_bytes: size of the engine. profiles: how many it has.
+    graph: of the ONNX file. plan_bytes: size of the engine; None of one without its weights, whose
+    size tells nothing. profiles: how many it has.
     """
     row = PRECISIONS[asked]
     checks = [_ports(graph, compiled), _types(row, compiled)]
-    size = _size(graph, plan_bytes, profiles * row.kernels_bytes)
+    size = None if plan_bytes is None else _size(graph, plan_bytes, profiles * row.kernels_bytes)
     layers = _layers(row, compiled)
     return tuple(check for check in (*checks, size, layers) if check is not None)
 

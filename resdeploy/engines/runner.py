@@ -25,6 +25,7 @@ from resdeploy.engines.device import CudaDevice, Device, Stream
 from resdeploy.engines.gpu import gpu_here
 from resdeploy.engines.loading import require_runnable
 from resdeploy.engines.log import Heard, logger_of
+from resdeploy.engines.refit import give_weights
 from resdeploy.errors import ArtifactError, EngineError
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Bound:
 class LoadedEngine:
     """A loaded engine on its device: answers batches that one of its profiles holds.
 
+    graphs: answer by CUDA graphs where they can be captured. splits: answer a batch that is larger
+    than every profile holds in parts, instead of refusing it.
+
     Raises:
         EngineError: TensorRT refuses what it is told, or fails.
     """
@@ -63,6 +67,7 @@ class LoadedEngine:
     heard: Heard
     device: Device
     graphs: bool = True
+    splits: bool = True
     _contexts: dict[int, trt.IExecutionContext] = field(default_factory=dict)
     _bound: dict[tuple[int, int], Bound] = field(default_factory=dict)
     stream: Stream = field(init=False)
@@ -107,8 +112,8 @@ class LoadedEngine:
         return min(able, key=lambda index: abs(rows[index][1] - batch))
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Answers [N, ...] to images as the engine takes them; larger batches are split."""
-        most = max(row[2] for row in self.profiles())
+        """Answers [N, ...] to images as the engine takes them."""
+        most = max(row[2] for row in self.profiles()) if self.splits else max(len(images), 1)
         parts = [self._answers(images[at : at + most]) for at in range(0, len(images), most)]
         return np.concatenate(parts)
 
@@ -207,7 +212,7 @@ class LoadedEngine:
 class EngineRunner:
     """An engine file with its sidecar, of one backend.
 
-    trusted: load it without a sidecar, too.
+    trusted: load it without a sidecar, too. splits: see LoadedEngine.
 
     Raises:
         EngineError: it is not for this machine, nobody vouches for it, or it cannot be loaded.
@@ -215,10 +220,13 @@ class EngineRunner:
         MissingExtraError: the backend is not installed.
     """
 
-    def __init__(self, path: Path, backend: Backend, *, trusted: bool = False) -> None:
+    def __init__(
+        self, path: Path, backend: Backend, *, trusted: bool = False, splits: bool = True
+    ) -> None:
         self.path = path
         self.backend = backend
         self.trusted = trusted
+        self.splits = splits
 
     def __enter__(self) -> Self:
         artifact = open_artifact(self.path)
@@ -231,7 +239,9 @@ class EngineRunner:
         if engine is None:
             said = "; ".join(heard.errors()) or "TensorRT gave no reason"
             raise EngineError(f"{self.path} could not be loaded: {said}")
-        self.loaded = LoadedEngine(engine, api, heard, CudaDevice())
+        for name in {} if artifact.manifest is None else artifact.manifest.data:
+            give_weights(api, engine, self.path.with_name(name), logger, heard)
+        self.loaded = LoadedEngine(engine, api, heard, CudaDevice(), splits=self.splits)
         return self
 
     def _bytes(self) -> bytes:
@@ -255,11 +265,11 @@ class EngineRunner:
         return self.loaded.run(images)
 
 
-def tensorrt_runner(path: Path, *, threads: int, trusted: bool = False) -> EngineRunner:
-    """A Runner of an engine of TensorRT's; it has no use for threads."""
-    return EngineRunner(path, BACKENDS["tensorrt"], trusted=trusted)
+def tensorrt_runner(path: Path, *, threads: int, **how: bool) -> EngineRunner:
+    """A Runner of an engine of TensorRT's; it has no use for threads. how: of EngineRunner."""
+    return EngineRunner(path, BACKENDS["tensorrt"], **how)
 
 
-def rtx_runner(path: Path, *, threads: int, trusted: bool = False) -> EngineRunner:
-    """A Runner of an engine of TensorRT-RTX's; it has no use for threads."""
-    return EngineRunner(path, BACKENDS["rtx"], trusted=trusted)
+def rtx_runner(path: Path, *, threads: int, **how: bool) -> EngineRunner:
+    """A Runner of an engine of TensorRT-RTX's; it has no use for threads. how: of EngineRunner."""
+    return EngineRunner(path, BACKENDS["rtx"], **how)

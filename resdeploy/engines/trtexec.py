@@ -10,9 +10,10 @@ v11.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from resdeploy.table import Table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
-    """What is measured, and how the host waits; `flags` make the other trtexec do the same.
+    """What trtexec of a version measures, and how the host waits.
 
     transfers: whether copies to and from the GPU are part of a query. graph: whether a query is
     a CUDA graph. spin: whether the host polls, instead of sleeping until an event comes.
@@ -33,7 +34,6 @@ class Protocol:
     transfers: bool
     graph: bool
     spin: bool
-    flags: tuple[str, ...]
     warmup_ms: float = 200.0
     duration_ms: float = 3000.0
     iterations: int = 10
@@ -47,17 +47,32 @@ PROTOCOLS: Table[Protocol] = Table(
             transfers=True,
             graph=False,
             spin=False,
-            flags=("--includeDataTransfers", "--noCudaGraph", "--noSpinWait"),
         ),
         Protocol(
             name="11",
             transfers=False,
             graph=True,
             spin=True,
-            flags=("--noDataTransfers", "--useCudaGraph", "--useSpinWait"),
         ),
     ),
 )
+
+# What trtexec calls each setting where it is on, and where it is off.
+_FLAGS = {
+    "transfers": ("--includeDataTransfers", "--noDataTransfers"),
+    "graph": ("--useCudaGraph", "--noCudaGraph"),
+    "spin": ("--useSpinWait", "--noSpinWait"),
+}
+
+
+def protocol_of(version: str, changed: Mapping[str, bool | None]) -> Protocol:
+    """What trtexec of a version measures, some settings otherwise; None leaves one as it is.
+
+    Raises:
+        UnknownNameError: no such version is known.
+    """
+    settings: dict[str, Any] = {name: value for name, value in changed.items() if value is not None}
+    return replace(PROTOCOLS[version], **settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +146,13 @@ def enqueue_bound(queries: Sequence[Query]) -> bool:
 
 
 def line(engine: Path, protocol: Protocol, image: str, shape: Sequence[int]) -> str:
-    """The command by which trtexec measures the same."""
+    """The command by which trtexec of the protocol's version measures the same."""
     sizes = "x".join(map(str, shape))
-    words = ("trtexec", f"--loadEngine={engine}", f"--shapes={image}:{sizes}", *protocol.flags)
+    usual = PROTOCOLS[protocol.name]
+    flags = [
+        names[0 if getattr(protocol, setting) else 1]
+        for setting, names in _FLAGS.items()
+        if getattr(protocol, setting) != getattr(usual, setting)
+    ]
+    words = ("trtexec", f"--loadEngine={engine}", f"--shapes={image}:{sizes}", *flags)
     return " ".join(words)

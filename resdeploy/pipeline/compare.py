@@ -71,16 +71,18 @@ def runner_for(candidate: Candidate, threads: int) -> Runner:
     return FedRunner(own_runner(candidate, threads), candidate.artifact.manifest)
 
 
-def own_runner(candidate: Candidate, threads: int) -> Runner:
+def own_runner(candidate: Candidate, threads: int, *, splits: bool = True) -> Runner:
     """The Runner of a candidate's runtime, for images as the file takes them.
+
+    splits: whether an engine answers a batch that its profiles do not hold in parts.
 
     Raises:
         MissingExtraError: the runtime is not installed.
     """
     row = RUNTIMES[candidate.runtime]
     factory = load_target(row.target, extra=row.extra, why=f"running {candidate.name}")
-    trust = {"trusted": candidate.trusted} if row.runs_code else {}
-    runner: Runner = factory(candidate.artifact.path, threads=threads, **trust)
+    how = {"trusted": candidate.trusted, "splits": splits} if row.runs_code else {}
+    runner: Runner = factory(candidate.artifact.path, threads=threads, **how)
     return runner
 
 
@@ -161,12 +163,16 @@ def _drift_record(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchSettings:
-    """How to time: batch sizes, rounds per batch size, warm-up runs, threads."""
+    """How to time: batch sizes, rounds per batch size, warm-up runs, threads.
+
+    splits: whether an engine is timed at a batch that its profiles do not hold, in parts.
+    """
 
     batches: tuple[int, ...]
     rounds: int
     warmup: int
     threads: int
+    splits: bool = False
 
 
 def latency_records(
@@ -184,7 +190,7 @@ def latency_records(
             REFERENCE: stack.enter_context(EagerRunner(reference.module, threads=settings.threads))
         }
         for candidate in candidates:
-            runner = own_runner(candidate, settings.threads)
+            runner = own_runner(candidate, settings.threads, splits=settings.splits)
             runners[candidate.name] = stack.enter_context(runner)
         manifests = {item.name: item.artifact.manifest for item in candidates}
         engines = {item.name for item in candidates if RUNTIMES[item.runtime].runs_code}

@@ -122,6 +122,9 @@ def trt(
         )
         made = folder / f"made{SUFFIX}"
         manifest = engine_file(work, made, notify=notify, progress=progress)
+        here = gpu_here()
+        if here is not None and not row.runs_on(here.sm):
+            notify(f"{row.module} does not run on this machine's {here.name} ({here.sm})")
         return _published(made, path, manifest, way.table)
 
 

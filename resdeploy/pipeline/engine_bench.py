@@ -6,42 +6,52 @@ this is for figures that stand beside trtexec's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
-from resdeploy.artifact import open_artifact
+from resdeploy.artifact import Artifact, open_artifact
 from resdeploy.engines import BACKENDS, ENGINE
 from resdeploy.engines.gpu import gpu_state
+from resdeploy.engines.profile import layer_times_ms
 from resdeploy.engines.runner import EngineRunner
 from resdeploy.engines.timing import timed_queries
 from resdeploy.engines.trtexec import (
-    PROTOCOLS,
     Protocol,
     Query,
     enqueue_bound,
     images_per_s,
     line,
+    protocol_of,
     summary_of,
 )
-from resdeploy.errors import UsageError
+from resdeploy.errors import EngineError, MissingExtraError, UsageError
 from resdeploy.pipeline.compare import throttles
 from resdeploy.pipeline.runtime_choice import format_of
-from resdeploy.records import EngineTiming, GpuState
+from resdeploy.records import EngineTiming, GpuState, GraphSummary
 
 _UNSTEADY_PERCENT = 2.5  # trtexec's own limit
 
 
 def bench_as_trtexec(
-    engines: Sequence[Path], *, version: str, batches: Sequence[int] = (1,)
+    engines: Sequence[Path],
+    *,
+    version: str,
+    batches: Sequence[int] = (1,),
+    trusted: bool = False,
+    changed: Mapping[str, bool | None] = MappingProxyType({}),
 ) -> tuple[EngineTiming, ...]:
     """Each engine at each batch, one after the other, as trtexec 10 or 11 times them.
+
+    trusted: run engines without a sidecar, which are code that nobody else vouches for.
+    changed: settings that are to be otherwise than trtexec has them (transfers, graph, spin).
 
     Raises:
         UnknownNameError: no such version is known.
         UsageError: a file is no engine.
         EngineError: it is not for this machine, or cannot be run at that batch.
     """
-    protocol = PROTOCOLS[version]
+    protocol = protocol_of(version, changed)
     for path in engines:
         if format_of(path).name != ENGINE:
             raise UsageError(f"{path} is no engine", hint="--as-trtexec is for engines alone")
@@ -50,7 +60,7 @@ def bench_as_trtexec(
         manifest = open_artifact(path).manifest
         facts = None if manifest is None else manifest.engine
         backend = BACKENDS["tensorrt" if facts is None else facts.backend]
-        with EngineRunner(path, backend) as runner:
+        with EngineRunner(path, backend, trusted=trusted) as runner:
             for batch in batches:
                 before = gpu_state()
                 queries = timed_queries(runner.loaded, batch, protocol)
@@ -60,6 +70,24 @@ def bench_as_trtexec(
                 states = before, gpu_state()
                 found.append(timing_of(path, protocol, batch, queries, command, notes, states))
     return tuple(found)
+
+
+def with_layer_times(artifact: Artifact, graph: GraphSummary) -> tuple[GraphSummary, str]:
+    """The layers of an engine with how long each takes here, or why nobody could say.
+
+    It is run at the batch that it is tuned for; without a sidecar it is not run at all.
+    """
+    manifest = artifact.manifest
+    if manifest is None or manifest.engine is None or not graph.node_facts:
+        return graph, ""
+    batch = manifest.engine.options.profiles[0].opt
+    try:
+        with EngineRunner(artifact.path, BACKENDS[manifest.engine.backend]) as runner:
+            times = layer_times_ms(runner.loaded, batch)
+    except (EngineError, MissingExtraError) as reason:
+        return graph, f"its layers were not timed: {reason.message}"
+    facts = [node.model_copy(update={"ms": times.get(node.name)}) for node in graph.node_facts]
+    return graph.with_nodes(facts), f"times are medians at batch {batch}"
 
 
 def timing_of(

@@ -88,6 +88,7 @@ def bench(
     rounds: int = 50,
     warmup: int = 5,
     threads: int = 0,
+    splits: bool = False,
     size: int | None = None,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -98,6 +99,7 @@ def bench(
     options: of `reference`; the sidecars have those of the model that they name.
     trusted: run engines without a sidecar, which are code that nobody else vouches for.
     threads: 0 takes all cores of this process. size: edge of the images in pixels.
+    splits: time an engine at a batch that is larger than its profiles hold, in parts.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
@@ -120,6 +122,7 @@ def bench(
             rounds=rounds,
             warmup=warmup,
             threads=threads or machine_facts().cores,
+            splits=splits,
         ),
         progress=progress,
     )

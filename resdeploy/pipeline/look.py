@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from resdeploy.artifact import open_artifact
 from resdeploy.contracts import Notify, unheard
 from resdeploy.data import decode, preprocessed
+from resdeploy.engines import ENGINE
 from resdeploy.errors import ArtifactError, DataError, UsageError, VerificationError
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.labels import CLASSES, answers_imagenet, imagenet_classes
@@ -143,13 +144,17 @@ def _prediction(
 
 
 class Inspection(Record):
-    """An artifact from the outside and the inside; `manifest` is null without a sidecar."""
+    """An artifact from the outside and the inside; `manifest` is null without a sidecar.
+
+    note: of the times of its layers.
+    """
 
     path: str
     sha256: str
     size_bytes: int
     graph: GraphSummary
     manifest: Manifest | None
+    note: str = ""
 
 
 def inspect(artifact: Path) -> Inspection:
@@ -162,12 +167,18 @@ def inspect(artifact: Path) -> Inspection:
     known = opened.manifest  # which counts weights in a file of their own, too
     form = format_of(artifact)
     contents = load_target(form.contents, extra="", why=f"a look into {artifact}")
+    graph, note = contents(artifact, _images_of(known)), ""
+    if form.name == ENGINE:
+        from resdeploy.pipeline.engine_bench import with_layer_times  # which loads PyTorch
+
+        graph, note = with_layer_times(opened, graph)
     return Inspection(
         path=str(artifact),
         sha256=opened.sha256,
         size_bytes=artifact.stat().st_size if known is None else known.size_bytes,
-        graph=contents(artifact, _images_of(known)),
+        graph=graph,
         manifest=known,
+        note=note,
     )
 
 

@@ -5,6 +5,7 @@ As in `make`: a function writes one file, checked, and returns what its sidecar 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ from resdeploy.artifact import Artifact, sha256_of_file
 from resdeploy.contracts import Notify, Progress
 from resdeploy.engines import ENGINE, Backend
 from resdeploy.engines.compiler import CompilerChild
+from resdeploy.engines.inspector import with_macs
 from resdeploy.engines.precision import engine_checks
 from resdeploy.errors import EngineError, GraphError
-from resdeploy.graph import EMITTERS, summary
+from resdeploy.graph import EMITTERS, cost, summary
 from resdeploy.graph.files import read_model
 from resdeploy.graph.qdq import editor
 from resdeploy.graph.qdq.validate import problems_of
@@ -32,6 +34,7 @@ from resdeploy.records import (
     GraphSummary,
     HistoryStep,
     Manifest,
+    NodeFacts,
 )
 from resdeploy.words import HardwareCompatibility
 
@@ -67,7 +70,8 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
         VerificationError: the engine is not of the precision of its file.
     """
     refuse_options(work.backend, work.options)
-    graph = _graph_of(work, notify)
+    _refuse_refit(work)
+    graph, nodes = _graph_of(work, notify)
     compiled = _compiled(work, path, progress)
     if compiled.problems:
         backend = f"{work.backend.module} {compiled.version}".rstrip()
@@ -77,11 +81,15 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
         )
     size = path.stat().st_size
     profiles = len(work.options.profiles)
-    checks = engine_checks(graph.precision, graph, compiled, size, profiles)
+    stripped = work.options.strip_plan
+    checks = engine_checks(graph.precision, graph, compiled, None if stripped else size, profiles)
     verify.require(checks, "the engine", "report this, with the ONNX file")
     for line in compiled.warnings:
         if not any(words in line for words in _HARMLESS):
             notify(f"{work.backend.module}: {line}")
+    if compiled.layers is not None:
+        layers = with_macs(compiled.layers, {node.name: node.macs for node in nodes})
+        compiled = compiled.model_copy(update={"layers": layers})
     return _manifest(work, path, graph, compiled, checks)
 
 
@@ -110,9 +118,34 @@ def refuse_options(backend: Backend, options: EngineOptions) -> None:
                 f"{backend.name} has no {what} compatibility",
                 hint="--backend tensorrt has; engines of rtx run on every GPU that they name",
             )
+    if (options.refit or options.strip_plan) and not backend.refit:
+        raise EngineError(
+            f"{backend.name} cannot compile engines for --refit or --strip-plan without a GPU",
+            hint="--backend tensorrt, on a machine with the GPU, can",
+        )
 
 
-def _graph_of(work: Compile, notify: Notify) -> GraphSummary:
+def _refuse_refit(work: Compile) -> None:
+    """Refuse engines whose weights could not be exchanged, or given back.
+
+    Raises:
+        EngineError: they could not.
+    """
+    if work.options.refit and work.manifest.precision.startswith("int8"):
+        raise EngineError(
+            f"{work.manifest.name} is INT8, and --refit would leave it the scales of its first "
+            "weights, by which others are misread",
+            hint="quantize the new weights, and compile them",
+        )
+    if work.options.strip_plan and work.manifest.data:
+        raise EngineError(
+            f"{work.source.path} has weights in files of their own: --strip-plan takes them from "
+            "one ONNX file",
+            hint="leave out --strip-plan",
+        )
+
+
+def _graph_of(work: Compile, notify: Notify) -> tuple[GraphSummary, list[NodeFacts]]:
     """The facts of the ONNX file, if TensorRT reads it as it is meant; what costs speed is told.
 
     Raises:
@@ -130,7 +163,7 @@ def _graph_of(work: Compile, notify: Notify) -> GraphSummary:
                 f"TensorRT would misread {work.manifest.name}: {'; '.join(problems)}",
                 hint="quantize its float source again, with --target tensorrt",
             )
-    return facts
+    return facts, cost.nodes_of(model)
 
 
 def _compiled(work: Compile, path: Path, progress: Progress) -> Compiled:
@@ -206,7 +239,7 @@ def _manifest(
             "precision": graph.precision,
             "sha256": sha256_of_file(path),
             "size_bytes": path.stat().st_size,
-            "data": {},
+            "data": _weights_beside(work, path) if work.options.strip_plan else {},
             "opset": None,
             "inputs": graph.inputs,
             "outputs": graph.outputs,
@@ -220,3 +253,10 @@ def _manifest(
             "history": (*work.manifest.history, step),
         }
     )
+
+
+def _weights_beside(work: Compile, path: Path) -> dict[str, str]:
+    """Put the ONNX file beside an engine without weights, called by its content."""
+    name = f"weights-{work.source.sha256[:16]}.onnx"
+    shutil.copyfile(work.source.path, path.with_name(name))
+    return {name: work.source.sha256}

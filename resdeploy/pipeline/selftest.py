@@ -33,7 +33,7 @@ from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import resolve
 from resdeploy.pipeline.engine import Images, trt
 from resdeploy.pipeline.int8.graph import sqnr_db
-from resdeploy.records import BatchProfile, EngineOptions, SelfTest, Trial
+from resdeploy.records import BatchProfile, EngineOptions, GpuFacts, SelfTest, Trial
 from resdeploy.runtimes import EagerRunner
 
 # One variant of each kind of block: small ones, with images of 64 pixels where they take any.
@@ -61,6 +61,7 @@ class _Bench:
 
     folder: Path
     backend: Backend
+    version: str
     notify: Notify
 
 
@@ -72,14 +73,15 @@ def selftest(*, backend: str, notify: Notify, progress: Progress) -> SelfTest:
     """
     row = BACKENDS[backend]
     api, gpu = load_api(row), gpu_here()
+    reason = _why_not(row, gpu)
     found: list[Trial] = []
     with scratch_folder() as folder:
-        bench = _Bench(folder=folder, backend=row, notify=notify)
+        bench = _Bench(folder=folder, backend=row, version=api.__version__, notify=notify)
         for name, trial in progress(list(_trials(bench)), "trying", None):
             found.append(
-                _tried(name, trial)
-                if gpu is not None
-                else Trial(name=name, passed=None, detail="there is no GPU here", seconds=0.0)
+                Trial(name=name, passed=None, detail=reason, seconds=0.0)
+                if reason
+                else _tried(name, trial)
             )
     return SelfTest(
         backend=backend,
@@ -89,6 +91,15 @@ def selftest(*, backend: str, notify: Notify, progress: Progress) -> SelfTest:
         state=gpu_state(),
         trials=tuple(found),
     )
+
+
+def _why_not(backend: Backend, gpu: GpuFacts | None) -> str:
+    """Why nothing of a backend can be tried here; empty where all can."""
+    if gpu is None:
+        return "there is no GPU here"
+    if not backend.runs_on(gpu.sm):
+        return f"{backend.module} does not run on {gpu.name} (compute capability {gpu.sm})"
+    return ""
 
 
 def _trials(bench: _Bench) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -185,7 +196,10 @@ def _like_trtexec(bench: _Bench) -> str:
     program = shutil.which("trtexec")
     if program is None:
         raise _NotTriedError("there is no trtexec on the PATH")
-    protocol = PROTOCOLS["11"]
+    major = bench.version.partition(".")[0]  # trtexec runs engines of its own version alone
+    if major not in PROTOCOLS:
+        raise _NotTriedError(f"trtexec runs no engines of {bench.backend.name}")
+    protocol = PROTOCOLS[major]
     path = _engine(bench, "resnet26", "fp16")
     with EngineRunner(path, bench.backend) as runner:
         queries = timed_queries(runner.loaded, 8, protocol)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from resdeploy.records.base import Document, Record
 from resdeploy.records.engines import (
-    LEAST_CAPABILITY,
+    USUAL_CAPABILITIES,
     Compiled,
     Durations,
     EngineFacts,
@@ -72,7 +72,7 @@ from resdeploy.records.verdicts import (
 )
 
 __all__ = [
-    "LEAST_CAPABILITY",
+    "USUAL_CAPABILITIES",
     "Baseline",
     "BaselineTarget",
     "BatchProfile",

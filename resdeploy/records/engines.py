@@ -11,8 +11,10 @@ from resdeploy.records.inputs import BatchProfile, Positive, TensorFacts
 from resdeploy.records.measurements import MachineFacts
 from resdeploy.words import HardwareCompatibility
 
-# The least compute capability that TensorRT-RTX compiles for where none is named: 7.5 must be.
-LEAST_CAPABILITY = "8.0"
+# The compute capabilities that TensorRT-RTX compiles for where none is named; an engine runs on
+# later ones, too. Not on those between: 9.0 and 10.0 are of GPUs that it does not support.
+# Source: what TensorRT-RTX 1.7.1 says when it refuses an engine on an H100.
+USUAL_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
 
 
 class GpuFacts(Record):
@@ -42,6 +44,8 @@ class EngineOptions(Record):
     workspace_mib: memory that a layer's kernel may use. level: 0 compiles quickly, 5 searches
         longest for fast kernels.
     compute_capabilities: the GPUs it is for, such as "8.6", of a backend that needs none.
+    refit: whether its weights can be exchanged later. strip_plan: whether it is without its
+        weights, which are taken from the ONNX file beside it when it is loaded.
     hardware: other GPUs than the one it is compiled on that may run it. version_compatible:
         whether later versions of the backend may.
     """
@@ -52,6 +56,8 @@ class EngineOptions(Record):
     compute_capabilities: tuple[str, ...] = ()
     hardware: HardwareCompatibility = HardwareCompatibility.NONE
     version_compatible: bool = False
+    refit: bool = False
+    strip_plan: bool = False
 
     @model_validator(mode="after")
     def _some_profile(self) -> Self:
@@ -88,7 +94,8 @@ class EngineProgress(Record):
 class EngineLayer(Record):
     """A layer of an engine, as the inspector shows it.
 
-    inputs, outputs: types of its tensors. Empty where the engine does not say.
+    inputs, outputs: types of its tensors. nodes: of the ONNX file, that it computes. Empty where
+    the engine does not say. macs: of those nodes, for one image; None where nobody knows.
     """
 
     name: str
@@ -96,6 +103,8 @@ class EngineLayer(Record):
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     tactic: str = ""
+    nodes: tuple[str, ...] = ()
+    macs: int | None = None
 
 
 class Compiled(Record):
@@ -123,7 +132,7 @@ class Compiled(Record):
 class EngineFacts(Record):
     """Where and how an engine was compiled; it runs nowhere else.
 
-    gpu: where it was compiled; None where that took no GPU.
+    gpu: that it was compiled for, and on; None where it took none, and runs on many.
     source_sha256: of the ONNX file. obtained: by what the precision is known.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from resdeploy.records.inputs import (
 )
 from resdeploy.words import FloatType
 
+NumberT = TypeVar("NumberT", int, float)
 FileName = Annotated[str, Field(pattern=r"^[^/\\]+$")]
 
 
@@ -74,22 +75,25 @@ class NodeFacts(Record):
     """One node of a graph.
 
     precision: what it computes in (fp32, fp16, int8, int64); empty where the file does not say.
-    macs: multiply-accumulates for one image; None where shapes are not known.
+    macs: multiply-accumulates for one image; None where shapes are not known. ms: how long it
+    takes; None where nobody measured that.
     """
 
     name: str
     operator: str
     precision: str
     macs: int | None
+    ms: float | None = None
 
 
 class OperatorFacts(Record):
-    """The nodes of one operator and one precision: how many, and their MACs together."""
+    """The nodes of one operator and one precision: how many, their MACs and their time together."""
 
     operator: str
     precision: str
     count: int
     macs: int | None
+    ms: float | None = None
 
 
 class Fp16Facts(Record):
@@ -130,13 +134,19 @@ class GraphSummary(Record):
 
     def with_nodes(self, facts: Sequence[NodeFacts]) -> Self:
         """The summary with facts about every node, and their sums; most frequent first."""
-        kinds: dict[tuple[str, str], list[int | None]] = {}
+        kinds: dict[tuple[str, str], list[NodeFacts]] = {}
         for node in facts:
-            kinds.setdefault((node.operator, node.precision), []).append(node.macs)
+            kinds.setdefault((node.operator, node.precision), []).append(node)
         counted = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
         by_precision = tuple(
-            OperatorFacts(operator=operator, precision=precision, count=len(macs), macs=_sum(macs))
-            for (operator, precision), macs in counted
+            OperatorFacts(
+                operator=operator,
+                precision=precision,
+                count=len(nodes),
+                macs=_sum([node.macs for node in nodes]),
+                ms=_sum([node.ms for node in nodes]),
+            )
+            for (operator, precision), nodes in counted
         )
         changed = {
             "macs": _sum([node.macs for node in facts]),
@@ -146,7 +156,7 @@ class GraphSummary(Record):
         return self.model_copy(update=changed)
 
 
-def _sum(numbers: Sequence[int | None]) -> int | None:
+def _sum(numbers: Sequence[NumberT | None]) -> NumberT | None:
     """The sum, which is unknown where one of them is."""
     known = [number for number in numbers if number is not None]
     return sum(known) if len(known) == len(numbers) else None

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.measure import Measurement
 from rich.text import Text
 
-from resdeploy.records import LEAST_CAPABILITY
+from resdeploy.records import USUAL_CAPABILITIES
 from resdeploy.report import format as text
 from resdeploy.report.console import table_from_grid
 from resdeploy.report.grids import Cell, Column, Grid
@@ -202,6 +202,8 @@ def inspection_view(fields: Row, *, nodes: bool = False) -> RenderableType:
     ]
     operators = _operators(graph) if graph["nodes"] else Text(_NO_LAYERS)
     views = [_grid("Artifact", ("", ""), facts), operators]
+    if fields["note"]:
+        views.append(Text(text.sentence(fields["note"])))
     if nodes:
         views.append(_nodes(graph["node_facts"]))
     if manifest:
@@ -216,36 +218,46 @@ _NO_MACS = "not known: the shapes of some nodes are not in the file"
 
 
 def _operators(graph: Row) -> RenderableType:
-    total = graph["macs"]
+    rows = graph["by_precision"]
+    macs = graph["macs"]
+    times = [row["ms"] for row in rows]
+    timed = sum(times) if rows and None not in times else None
     return _grid(
         f"{graph['nodes']} nodes",
-        ("operator", "precision", "count#", "of MACs#"),
+        ("operator", "precision", "count#", "of MACs#", *(["ms#", "of time#"] if timed else [])),
         [
             (
                 row["operator"],
                 row["precision"] or text.NONE,
                 text.count_text(row["count"]),
-                text.fraction_text(row["macs"] / total) if total else text.NONE,
+                text.fraction_text(row["macs"] / macs) if macs else text.NONE,
+                *([f"{row['ms']:.3f}", text.fraction_text(row["ms"] / timed)] if timed else []),
             )
-            for row in graph["by_precision"]
+            for row in rows
         ],
     )
 
 
 def _nodes(rows: Sequence[Row]) -> RenderableType:
+    timed = any(row["ms"] is not None for row in rows)
     return _grid(
         "Every node",
-        ("name", "operator", "precision", "MACs#"),
+        ("name", "operator", "precision", "MACs#", *(["ms#"] if timed else [])),
         [
             (
                 row["name"],
                 row["operator"],
                 row["precision"] or text.NONE,
                 text.count_text(row["macs"]),
+                *([_ms(row["ms"])] if timed else []),
             )
             for row in rows
         ],
     )
+
+
+def _ms(time_ms: float | None) -> str:
+    return text.NONE if time_ms is None else f"{time_ms:.3f}"
 
 
 def difference_view(fields: Row) -> RenderableType:
@@ -296,7 +308,7 @@ def _engine(engine: Row | None) -> list[tuple[str, str]]:
         return []
     options: Row = engine["options"]
     gpu = engine["gpu"]
-    able = ", ".join(options["compute_capabilities"]) or f"{LEAST_CAPABILITY} and later"
+    able = ", ".join(options["compute_capabilities"] or (*USUAL_CAPABILITIES, "later ones"))
     where = f"compute capability {able}" if gpu is None else f"{gpu['name']}, {gpu['sm']}"
     batches = [f"{row['min']}:{row['opt']}:{row['max']}" for row in options["profiles"]]
     return [

@@ -33,7 +33,34 @@ class DataType(Enum):
     FLOAT = 0
 
 
-API = SimpleNamespace(TensorIOMode=TensorIOMode, DataType=DataType)
+class IProfiler:
+    """What layers report to."""
+
+    def report_layer_time(self, layer_name: str, ms: float) -> None:
+        raise NotImplementedError
+
+
+API = SimpleNamespace(TensorIOMode=TensorIOMode, DataType=DataType, IProfiler=IProfiler)
+
+
+def refitting(fails: str | None, log: Log) -> SimpleNamespace:
+    """A module with a Refitter and its parser, one call of which may fail; `done` is what did."""
+    done: list[Any] = []
+
+    def call(name: str, about: Any) -> bool:
+        if name == fails:
+            log.lines.append(f"{name} refused")
+            return False
+        done.append(about)
+        return True
+
+    def refitter(engine: Any, logger: Any) -> SimpleNamespace:
+        return SimpleNamespace(refit_cuda_engine=lambda: call("refit_cuda_engine", engine))
+
+    def parser(refitter: Any, logger: Any) -> SimpleNamespace:
+        return SimpleNamespace(refit_from_file=lambda path: call("refit_from_file", path))
+
+    return SimpleNamespace(Refitter=refitter, OnnxParserRefitter=parser, done=done)
 
 
 def answers(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -115,6 +142,8 @@ class Context:
         self.profile: int | None = None
         self.shape: Shape | None = None
         self.addresses: dict[str, int] = {}
+        self.profiler: IProfiler | None = None
+        self.runs = 0
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
         if not 0 <= index < self.engine.num_optimization_profiles:
@@ -150,6 +179,10 @@ class Context:
         if self.shape is None or set(self.addresses) != {INPUT, OUTPUT} or self.engine.broken:
             return self._no("Cask convolution execution failed")
         self.engine.launch(self.shape, dict(self.addresses), stream)
+        self.runs += 1
+        for index, layer in enumerate(self.engine.layers if self.profiler else ()):
+            slow = 100 if self.runs < 5 else 1
+            self.profiler.report_layer_time(layer, (index + 1.0) * slow)
         return True
 
     def _no(self, line: str) -> bool:
@@ -177,6 +210,7 @@ class Engine:
     broken: bool = False  # it cannot be run
     full: bool = False  # there is no memory for a context
     contexts: int = 0
+    layers: tuple[str, ...] = ()
 
     num_io_tensors = 2
 

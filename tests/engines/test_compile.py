@@ -369,6 +369,8 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
         ({"compute_capabilities": ("9.0",)}, "does not compile for compute capability 9.0"),
         ({"version_compatible": True}, "no version compatibility"),
         ({"hardware": "ampere-plus"}, "no hardware compatibility"),
+        ({"refit": True}, "cannot compile engines for --refit"),
+        ({"strip_plan": True}, "cannot compile engines for --refit or --strip-plan"),
     ],
 )
 def test_what_the_backend_does_not_have_is_refused(
@@ -377,3 +379,19 @@ def test_what_the_backend_does_not_have_is_refused(
     with pytest.raises(EngineError, match=said) as raised:
         compiled(saved(tmp_path, BODY), tmp_path / "x.engine", **options)
     assert raised.value.hint
+
+
+def test_an_int8_engine_is_not_compiled_to_take_other_weights(tmp_path: Path) -> None:
+    """Its scales are those of the first ones."""
+    graph = saved(tmp_path, BODY)
+    artifact = open_artifact(graph)
+    manifest = opened_onnx(graph, InputChoice(), PRECISIONS)[1]
+    work = Compile(
+        source=artifact,
+        manifest=manifest.model_copy(update={"precision": "int8-fp16"}),
+        backend=BACKENDS["tensorrt"],
+        options=EngineOptions(refit=True),
+    )
+    with pytest.raises(EngineError, match="is INT8, and --refit would leave it the scales"):
+        engine_file(work, tmp_path / "x.engine", notify=unheard, progress=silent)
+    assert not (tmp_path / "x.engine").exists()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from resdeploy.engines.inspector import layers_from
+from resdeploy.engines.inspector import layers_from, with_macs
 from resdeploy.engines.precision import engine_checks
 from resdeploy.records import Compiled, EngineLayer, GraphSummary, TensorFacts
 
@@ -43,6 +43,25 @@ def test_both_versions_give_the_same_layer(found: dict[str, object]) -> None:
     assert (layer.name, layer.kind) == ("conv1 + relu", "CaskConvolution")
     assert (layer.inputs, layer.outputs) == (("int8",), ("fp16",))
     assert layer.tactic.startswith("sm80")
+
+
+def test_layers_carry_the_macs_of_the_nodes_that_they_name() -> None:
+    """Two nodes that became one, a copy of none, and a layer that does not say."""
+    layers = layers_from(
+        json.dumps(
+            {
+                "Layers": [
+                    {"Name": "a", "Metadata": "[ONNX Layer: /conv1/Conv]\x1e[ONNX Layer: /relu]"},
+                    {"Name": "b", "LayerType": "Reformat", "Metadata": ""},
+                    {"Name": "c", "Metadata": ""},
+                    {"Name": "d", "Metadata": "[ONNX Layer: /fc/Gemm]"},
+                ]
+            }
+        )
+    )
+    assert layers[0].nodes == ("/conv1/Conv", "/relu")
+    found = with_macs(layers, {"/conv1/Conv": 1000, "/relu": 0, "/fc/Gemm": None})
+    assert [layer.macs for layer in found] == [1000, 0, None, None]
 
 
 def test_what_is_not_said_is_empty() -> None:

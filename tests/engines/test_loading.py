@@ -27,6 +27,9 @@ from tests.conftest import Cli
 A100 = GpuFacts(name="NVIDIA A100-SXM4-40GB", sm="8.0", memory_gib=40)
 A30 = GpuFacts(name="NVIDIA A30", sm="8.0", memory_gib=24)
 L4 = GpuFacts(name="NVIDIA L4", sm="8.9", memory_gib=23)
+H100 = GpuFacts(name="NVIDIA H100 80GB HBM3", sm="9.0", memory_gib=79)
+RTX_5090 = GpuFacts(name="NVIDIA GeForce RTX 5090", sm="12.0", memory_gib=32)
+LATER = GpuFacts(name="of next year", sm="13.0", memory_gib=32)
 T4 = GpuFacts(name="Tesla T4", sm="7.5", memory_gib=15)
 TENSORRT, RTX = BACKENDS["tensorrt"], BACKENDS["rtx"]
 
@@ -80,7 +83,11 @@ def engine(
         ({"compute_capabilities": ("8.6", "8.9")}, None, L4, True),
         ({"compute_capabilities": ("8.6", "8.9")}, None, A100, False),
         ({}, None, L4, True),  # RTX's own choice: Ampere and later
+        ({}, None, RTX_5090, True),
+        ({}, None, LATER, True),
+        ({"compute_capabilities": ("12.0",)}, None, LATER, False),
         ({}, None, T4, False),
+        ({}, None, H100, False),  # TensorRT-RTX 1.7.1 refused it on one
     ],
 )
 def test_the_gpu_must_be_one_that_it_was_built_for(
@@ -93,6 +100,16 @@ def test_the_gpu_must_be_one_that_it_was_built_for(
     with pytest.raises(EngineError, match=f"was built for.*this is {here.name}") as raised:
         require_runnable(made, TENSORRT, "10.12.0.36", here, trusted=False)
     assert "resdeploy trt resnet18 --weights w.pth --int8" in raised.value.hint
+
+
+def test_a_gpu_that_the_backend_does_not_support_is_named_with_those_that_it_does(
+    tmp_path: Path,
+) -> None:
+    made = engine(tmp_path, gpu=None, backend="rtx", version=(1, 7, 1, 116))
+    with pytest.raises(EngineError, match="tensorrt_rtx does not run on NVIDIA H100") as raised:
+        require_runnable(made, RTX, "1.7.1.116", H100, trusted=False)
+    assert "8.9" in raised.value.hint
+    require_runnable(made, RTX, "1.7.1.116", L4, trusted=False)
 
 
 @pytest.mark.parametrize(

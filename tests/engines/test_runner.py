@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resdeploy.engines.profile import layer_times_ms
+from resdeploy.engines.refit import give_weights
 from resdeploy.engines.runner import LoadedEngine
 from resdeploy.errors import EngineError
 from tests.engines import fake_tensorrt as fake
@@ -76,6 +79,39 @@ def test_a_batch_outside_every_profile_is_refused() -> None:
         runner.run(images(5))
     with pytest.raises(EngineError, match="batch of 1 is outside"):
         runner.run(images(9))  # 8, and one that is left
+
+
+def test_a_batch_too_large_is_refused_where_it_may_not_be_split() -> None:
+    runner, _ = loaded()
+    assert len(runner.run(images(40))) == 40
+    runner.splits = False
+    with pytest.raises(EngineError, match=r"batch of 40 is outside every profile.*1 to 4, 4 to 16"):
+        runner.run(images(40))
+    assert len(runner.run(images(16))) == 16
+
+
+def test_layers_are_timed_without_a_graph_and_without_the_first_rounds() -> None:
+    runner, engine = loaded()
+    engine.layers = ("conv1", "fc")
+    runner.run(images(2))
+    assert runner.bound(2).replay is not None
+    assert layer_times_ms(runner, 2) == {"conv1": 1.0, "fc": 2.0}  # the first ones take longer
+    assert np.array_equal(runner.run(images(2)), fake.answers(images(2)))
+
+
+@pytest.mark.parametrize("fails", ["refit_from_file", "refit_cuda_engine", None])
+def test_weights_come_back_or_it_is_told_why_not(fails: str | None, tmp_path: Path) -> None:
+    """An engine without its weights is never run as if it had some."""
+    _, engine = loaded()
+    refitter = fake.refitting(fails, engine.log)
+    where = tmp_path / "weights.onnx"
+    made: Any = (refitter, engine, where, None, engine.log)
+    if fails is None:
+        give_weights(*made)
+        assert refitter.done == [str(where), engine]
+        return
+    with pytest.raises(EngineError, match=f"could not be put into the engine: {fails} refused"):
+        give_weights(*made)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,14 @@ ENGINES = ROOT / "resdeploy" / "engines"
 USED = {
     # module
     "Builder", "BuilderFlag", "DataType", "Dims", "HardwareCompatibilityLevel", "ILogger",
-    "IProgressMonitor", "LayerInformationFormat", "MemoryPoolType",
-    "NetworkDefinitionCreationFlag", "OnnxParser", "ProfilingVerbosity", "Runtime", "TensorIOMode",
+    "IProfiler", "IProgressMonitor", "LayerInformationFormat", "MemoryPoolType",
+    "NetworkDefinitionCreationFlag", "OnnxParser", "OnnxParserRefitter", "ProfilingVerbosity",
+    "Refitter", "Runtime", "TensorIOMode",
     "__version__", "Severity",
     # members of enumerations
-    "AMPERE_PLUS", "DETAILED", "ERROR", "INPUT", "JSON", "OUTPUT", "SAME_COMPUTE_CAPABILITY",
-    "STRONGLY_TYPED", "TF32", "VERSION_COMPATIBLE", "WARNING", "WORKSPACE",
+    "AMPERE_PLUS", "DETAILED", "ERROR", "INPUT", "JSON", "OUTPUT", "REFIT", "REFIT_IDENTICAL",
+    "SAME_COMPUTE_CAPABILITY", "STRIP_PLAN", "STRONGLY_TYPED", "TF32", "VERSION_COMPATIBLE",
+    "WARNING", "WORKSPACE",
     # builder, network, parser, config
     "create_network", "create_builder_config", "create_optimization_profile",
     "build_serialized_network", "parse_from_file", "num_errors", "get_error", "desc", "node_name",
@@ -37,7 +39,8 @@ USED = {
     "num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype",
     "get_tensor_shape", "get_tensor_profile_shape", "num_optimization_profiles",
     "create_execution_context", "set_optimization_profile_async", "set_input_shape",
-    "infer_shapes", "set_tensor_address", "execute_async_v3",
+    "infer_shapes", "set_tensor_address", "execute_async_v3", "profiler", "refit_from_file",
+    "refit_cuda_engine",
 }  # fmt: skip
 
 # Of TensorRT-RTX alone.
@@ -65,8 +68,8 @@ GONE = {
 # Objects of TensorRT's, by what the code calls them.
 OBJECTS = {
     "api", "builder", "cache", "config", "context", "engine", "error", "images", "inspector",
-    "kind", "layer", "levels", "network", "parser", "profile", "rtx", "_runtime", "settings",
-    "tensor",
+    "kind", "layer", "levels", "network", "parser", "profile", "refitter", "rtx", "_runtime",
+    "settings", "tensor",
 }  # fmt: skip
 
 
@@ -77,7 +80,18 @@ def attributes(path: Path) -> Iterator[tuple[str, str]]:
             yield getattr(node.value, "id", getattr(node.value, "attr", "")), node.attr
 
 
-CALLS = [ENGINES / name for name in ("api.py", "build.py", "inspector.py", "log.py", "runner.py")]
+CALLS = [
+    ENGINES / name
+    for name in (
+        "api.py",
+        "build.py",
+        "inspector.py",
+        "log.py",
+        "profile.py",
+        "refit.py",
+        "runner.py",
+    )
+]
 
 
 def test_nothing_that_was_removed_is_used() -> None:
@@ -114,4 +128,5 @@ OURS = {
     "append",
     "ParserError",
     "module",
+    "times",
 }

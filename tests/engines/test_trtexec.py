@@ -20,9 +20,12 @@ from resdeploy.engines.trtexec import (
     images_per_s,
     line,
     percentile,
+    protocol_of,
     summary_of,
 )
+from resdeploy.errors import UnknownNameError
 from resdeploy.pipeline.engine_bench import timing_of
+from tests.conftest import Cli
 from tests.engines.test_runner import loaded
 
 
@@ -68,12 +71,49 @@ def test_a_host_that_cannot_keep_up_is_noticed() -> None:
     assert enqueue_bound([query(enqueue_ms=1.9)])
 
 
-def test_the_equal_command_names_the_flags_of_the_other_version() -> None:
-    shown = line(Path("x.engine"), PROTOCOLS["11"], "input", (8, 3, 224, 224))
-    assert shown == (
-        "trtexec --loadEngine=x.engine --shapes=input:8x3x224x224 "
-        "--noDataTransfers --useCudaGraph --useSpinWait"
-    )
+@pytest.mark.parametrize(
+    ("version", "changed", "flags"),
+    [
+        ("11", {}, ""),
+        ("11", {"spin": None}, ""),
+        ("11", {"transfers": True, "graph": True}, " --includeDataTransfers"),
+        ("10", {"graph": True, "spin": False}, " --useCudaGraph"),
+        ("10", {"transfers": False, "spin": True}, " --noDataTransfers --useSpinWait"),
+        ("11", {"graph": False, "spin": False}, " --noCudaGraph --noSpinWait"),
+    ],
+)
+def test_the_equal_command_has_flags_for_what_that_version_does_otherwise(
+    version: str, changed: dict[str, bool | None], flags: str
+) -> None:
+    protocol = protocol_of(version, changed)
+    shown = line(Path("x.engine"), protocol, "input", (8, 3, 224, 224))
+    assert shown == f"trtexec --loadEngine=x.engine --shapes=input:8x3x224x224{flags}"
+    for name, value in changed.items():
+        assert value is None or getattr(protocol, name) is value
+
+
+def test_no_other_version_is_known() -> None:
+    with pytest.raises(UnknownNameError, match="8"):
+        protocol_of("8", {})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--spin"], "--spin goes with --as-trtexec"),
+        (["--no-cuda-graph"], "--no-cuda-graph goes with --as-trtexec"),
+        (["--as-trtexec", "11", "--rounds", "70"], "--rounds is not for --as-trtexec"),
+        (["--as-trtexec", "11", "--reference", "resnet18"], "--reference is not for"),
+        (["--as-trtexec", "11", "--num-classes", "7"], "--num-classes is not for"),
+        (["--as-trtexec", "9"], "trtexec protocol"),
+    ],
+)
+def test_an_option_that_nothing_is_done_with_is_refused(
+    given: list[str], said: str, cli: Cli
+) -> None:
+    found = cli("bench", "x.engine", *given)
+    assert found.code == 2
+    assert said in found.err
 
 
 # --- the loop, on a GPU whose time is told ------------------------------------------------
