@@ -24,6 +24,13 @@ class ChannelOrder(StrEnum):
     L = "L"
 
 
+class CountedAs(StrEnum):
+    """What an inconclusive verdict counts as where the user says so."""
+
+    PASS = "pass"
+    FAIL = "fail"
+
+
 class OnBroken(StrEnum):
     """What a broken image does: stop the run, or be counted and listed."""
 

@@ -83,9 +83,6 @@ def _show(out: Output, records: Sequence[LatencyRecord]) -> None:
     from resdeploy.measure.machine import machine_facts
     from resdeploy.report.console import latency_table
 
-    for record in records:
-        if record.note:
-            out.notify(f"{record.name}, batch {record.batch}: {record.note}")
     if out.as_json:
         machine = machine_facts().model_dump(mode="json")
         rows = [record.model_dump(mode="json") for record in records]

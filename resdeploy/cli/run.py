@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resdeploy.cli.output import Output
-from resdeploy.cli.verdict import exit_on
+from resdeploy.cli.verdict import InconclusiveAs, exit_on
 
 
 def run(
@@ -23,6 +23,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the steps and which are done, and stop.")
     ] = False,
+    inconclusive: InconclusiveAs = None,
 ) -> None:
     """Build, export, simplify, calibrate, quantize, check, time, gate and report."""
     with out.working("loading"):
@@ -53,7 +54,7 @@ def run(
         out.line(f"results: {finished.results}")
         if finished.report is not None:
             out.line(f"report: {finished.report}")
-    exit_on(result.judgement)
+    exit_on(out, result.judgement, inconclusive)
 
 
 def _print_plan(out: Output, recipe: Path, folder: Path | None) -> None:

@@ -7,6 +7,7 @@ from files alone.
 from __future__ import annotations
 
 from resdeploy.gate.baseline import baseline_from, changes, write_baseline
+from resdeploy.gate.beside import is_broken, is_decided
 from resdeploy.gate.judge import judge, judge_result
 from resdeploy.gate.metrics import METRICS, Better, Metric, Source
 from resdeploy.gate.rules import problems_of
@@ -18,6 +19,8 @@ __all__ = [
     "Source",
     "baseline_from",
     "changes",
+    "is_broken",
+    "is_decided",
     "judge",
     "judge_result",
     "problems_of",

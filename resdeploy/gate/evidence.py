@@ -14,6 +14,7 @@ from resdeploy.records import (
     DriftRecord,
     LatencyRecord,
     MachineFacts,
+    Rerun,
     TargetResult,
     TargetStatus,
     Unit,
@@ -53,6 +54,7 @@ class Evidence:
     machine: MachineFacts
     evaluation: DataFacts
     baseline: Baseline | None
+    reruns: dict[tuple[str, int], Rerun]
 
     def is_skipped(self, target: str) -> bool:
         """Whether the target's runtime was not to be had."""
@@ -149,6 +151,8 @@ def _bench_gap(record: LatencyRecord) -> str:
         return "has no timings: zero samples"
     if record.throttled:
         return f"was timed on a GPU that was throttled: {listed(record.throttled, 3)}"
+    if record.load is not None and record.load.busy:
+        return f"was timed on a busy machine: {listed(record.load.busy, 3)}"
     return ""
 
 

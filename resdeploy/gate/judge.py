@@ -2,7 +2,9 @@
 
 Fail beats inconclusive, and inconclusive beats pass. A missing number, zero samples, NaN, no
 labels, no baseline, a baseline of another machine or other images, an untrained model and
-synthetic images are inconclusive. NaN or infinity in a target's outputs is a failure,
+synthetic images are inconclusive. So are timings of a busy or throttled machine, and a time that is
+worse than the baseline's by numbers of another day: only both files timed side by side break a rule
+on that. NaN or infinity in a target's outputs is a failure,
 whatever the rules say. Where a rule is applied to targets of which some were skipped, the
 others decide and the skipped ones are listed without counting; a rule that only skipped
 targets could satisfy is inconclusive.
@@ -14,6 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from resdeploy.errors import ArtifactError
+from resdeploy.gate.beside import beside_ruling
 from resdeploy.gate.evidence import Evidence, Reading, keyed, reading_of
 from resdeploy.gate.metrics import METRICS, Metric, number_text
 from resdeploy.gate.rules import problems_of
@@ -25,6 +28,7 @@ from resdeploy.records import (
     Judgement,
     LatencyRecord,
     MachineFacts,
+    Rerun,
     Rule,
     RunResult,
     TargetResult,
@@ -52,11 +56,13 @@ def judge(
     *,
     name: str,
     batches: Iterable[int] = (),
+    reruns: Iterable[Rerun] = (),
 ) -> Judgement:
     """Every rule applied to every target (and batch size) it names, and what follows from it.
 
     `name` is the run's, and a baseline of another name does not compare. `batches` are the
-    batch sizes that were asked for: one that nobody timed is a gap, not a shorter list.
+    batch sizes that were asked for: one that nobody timed is a gap, not a shorter list. `reruns`
+    are targets that were timed beside what the baseline accepted.
 
     Raises:
         ArtifactError: a rule names an unknown metric or target, or a limit that is not a
@@ -77,6 +83,7 @@ def judge(
         machine=machine,
         evaluation=evaluation,
         baseline=baseline,
+        reruns=keyed(reruns, lambda rerun: (rerun.name, rerun.batch), "reruns"),
     )
     return _judgement(rules, evidence)
 
@@ -93,8 +100,10 @@ def _judgement(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
     )
 
 
-def judge_result(result: RunResult, baseline: Baseline | None) -> Judgement:
-    """The verdict on a run's own rules, from its file alone.
+def judge_result(
+    result: RunResult, baseline: Baseline | None, reruns: Iterable[Rerun] = ()
+) -> Judgement:
+    """The verdict on a run's own rules, from its file alone, and from what was timed since.
 
     Raises:
         ArtifactError: as `judge`.
@@ -110,6 +119,7 @@ def judge_result(result: RunResult, baseline: Baseline | None) -> Judgement:
         baseline,
         name=result.name,
         batches=bench.get("batches", ()) if isinstance(bench, dict) else (),
+        reruns=reruns,
     )
 
 
@@ -163,8 +173,17 @@ def _skipped(rule: Rule, metric: Metric, target: TargetResult, *, counts: bool) 
 def _finding(
     rule: Rule, metric: Metric, target: str, batch: int | None, evidence: Evidence
 ) -> Finding:
+    rerun = evidence.reruns.get((target, batch)) if batch is not None else None
+    if rerun is not None and metric.is_regression:
+        verdict, said, value = beside_ruling(
+            rule, metric, rerun, evidence.targets[target], evidence.baseline
+        )
+        return _said(rule, metric, target, batch, verdict, said, value)
     reading = reading_of(metric, target, batch, evidence)
     verdict, said = _ruling(rule, metric, reading)
+    if verdict is Verdict.FAIL and metric.is_regression:
+        verdict = Verdict.INCONCLUSIVE
+        said += ", but by numbers of another day: `resdeploy gate --rerun` times both side by side"
     if verdict is Verdict.PASS and metric.is_accuracy:
         record = evidence.drift[target]
         verdict, said = _believed(said, record, evidence.evaluation)
@@ -173,12 +192,24 @@ def _finding(
             verdict = Verdict.INCONCLUSIVE
             said = f"{said}, but on {record.samples} images; one of them is more than the rule "
             said += f"allows, and {needed} would do"
+    return _said(rule, metric, target, batch, verdict, said, reading.value)
+
+
+def _said(
+    rule: Rule,
+    metric: Metric,
+    target: str,
+    batch: int | None,
+    verdict: Verdict,
+    said: str,
+    value: float | None,
+) -> Finding:
     at_batch = "" if batch is None else f" at batch {batch}"
     return Finding(
         rule=rule,
         target=target,
         batch=batch,
-        value=reading.value,
+        value=value,
         unit=metric.unit,
         verdict=verdict,
         reason=f"{metric.name} of {target}{at_batch} {said}",

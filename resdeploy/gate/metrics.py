@@ -64,6 +64,11 @@ class Metric:
         return self.source is Source.BENCH
 
     @property
+    def is_regression(self) -> bool:
+        """Whether it compares times with those of a baseline, which takes both files to do well."""
+        return self.source is Source.BENCH and bool(self.baseline)
+
+    @property
     def is_positive(self) -> bool:
         """Whether its number is above zero wherever it was really measured."""
         return self.source is not Source.DRIFT

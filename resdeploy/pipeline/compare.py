@@ -6,15 +6,13 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Runner, Source
 from resdeploy.engines.gpu import gpu_state
 from resdeploy.errors import DataError, UsageError, listed
 from resdeploy.measure.drift import measure_drift
 from resdeploy.measure.latency import measure_latency
+from resdeploy.measure.load import LoadMeter
 from resdeploy.measure.verify import noise
 from resdeploy.models.heads import headed
 from resdeploy.models.reference import LoadedModel
@@ -38,6 +36,9 @@ REFERENCE = "eager"
 
 # Images per step of a comparison: enough to keep the cores busy, few enough for memory.
 COMPARE_BATCH = 16
+
+# Different inputs that are timed in turn: enough to see who gives an old answer back.
+INPUTS = 4
 
 
 def tell_skipped(facts: DataFacts, notify: Notify) -> None:
@@ -195,23 +196,37 @@ def latency_records(
         manifests = {item.name: item.artifact.manifest for item in candidates}
         engines = {item.name for item in candidates if RUNTIMES[item.runtime].runs_code}
         for batch in settings.batches:
-            images: NDArray[np.float32] = noise((batch, *image_shape))
+            images = [noise((batch, *image_shape), seed=seed) for seed in range(INPUTS)]
             before = gpu_state() if engines else None
-            timings = measure_latency(
-                runners,
-                {name: fed(images, manifests.get(name)) for name in runners},
-                rounds=settings.rounds,
-                warmup=settings.warmup,
-                progress=progress,
-            )
-            states = (before, gpu_state() if engines else None)
+            with LoadMeter() as meter:
+                timings = measure_latency(
+                    runners,
+                    {name: [fed(item, manifests.get(name)) for item in images] for name in runners},
+                    rounds=settings.rounds,
+                    warmup=settings.warmup,
+                    progress=progress,
+                )
+            found = throttles((before, gpu_state() if engines else None))
             records += [
-                record.model_copy(update={"throttled": throttles(states)})
-                if record.name in engines
-                else record
+                record.model_copy(
+                    update={
+                        "load": meter.load,
+                        "throttled": found if record.name in engines else (),
+                    }
+                )
                 for record in _latency_records(timings, candidates, batch, settings.threads)
             ]
     return tuple(records)
+
+
+def tell_doubts(records: Sequence[LatencyRecord], notify: Notify) -> None:
+    """Say why timings may not be trusted: each runner's own reasons, the machine's once."""
+    for record in records:
+        if record.note:
+            notify(f"{record.name}, batch {record.batch}: {record.note}")
+    busy = [reason for record in records if record.load for reason in record.load.busy]
+    if busy:
+        notify(f"the machine was busy while timing: {'; '.join(dict.fromkeys(busy))}")
 
 
 def throttles(states: Sequence[GpuState | None]) -> tuple[str, ...]:

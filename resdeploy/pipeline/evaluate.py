@@ -113,7 +113,7 @@ def bench(
     named = _Named(reference=reference, weights=weights, options=options, size=size)
     loaded = _reference(opened, named, notify, progress)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
-    return compare.latency_records(
+    records = compare.latency_records(
         loaded,
         candidates_of(opened, runtime, trusted=trusted),
         make.image_shape(loaded.facts.in_channels, preprocess),
@@ -126,6 +126,8 @@ def bench(
         ),
         progress=progress,
     )
+    compare.tell_doubts(records, notify)
+    return records
 
 
 def candidates_of(

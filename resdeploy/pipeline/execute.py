@@ -221,9 +221,7 @@ class Execution:
             ),
             progress=self.progress,
         )
-        for record in self.bench:
-            if record.note:
-                self.notify(f"{record.name}, batch {record.batch}: {record.note}")
+        compare.tell_doubts(self.bench, self.notify)
         for stage in sound:
             self._time_beside_its_source(stage)
 

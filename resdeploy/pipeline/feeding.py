@@ -57,12 +57,14 @@ def retyped(images: NDArray[Any], manifest: Manifest) -> NDArray[Any]:
     return images.astype(dtype, copy=False)
 
 
-def noise_for(manifest: Manifest, shape: tuple[int, int, int], batch: int) -> NDArray[Any]:
+def noise_for(
+    manifest: Manifest, shape: tuple[int, int, int], batch: int, *, seed: int = 0
+) -> NDArray[Any]:
     """Seeded noise of `batch` images of (C, H, W), as a file takes it."""
     channels, height, width = shape
     if manifest.interface.pixels:
-        return pixel_noise((batch, height, width, channels))
-    return fed(noise((batch, *shape)), manifest)
+        return pixel_noise((batch, height, width, channels), seed=seed)
+    return fed(noise((batch, *shape), seed=seed), manifest)
 
 
 def image_facts(manifest: Manifest) -> TensorFacts:

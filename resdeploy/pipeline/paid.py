@@ -36,7 +36,7 @@ def paid(floats: Artifact, quantized: Artifact, runtime: str, threads: int) -> P
     assert quantized.manifest is not None  # we made it
     manifests = {"float": floats.manifest or quantized.manifest, "int8": quantized.manifest}
     shape = graph_image_shape(quantized.manifest)
-    images = {name: noise_for(manifest, shape, 1) for name, manifest in manifests.items()}
+    images = {name: [noise_for(manifest, shape, 1)] for name, manifest in manifests.items()}
     with contextlib.ExitStack() as stack:
         runners: dict[str, Runner] = {
             name: stack.enter_context(own_runner(_candidate(name, artifact, runtime), threads))

@@ -95,10 +95,26 @@ class TimingFigures(Record):
     note: str = ""
 
 
+class Load(Record):
+    """What else the cores of a process did while it measured.
+
+    cores: the numbers of those that it may use. others, steal: the shares of them that other
+    processes used, and that the hypervisor gave away. mhz: their clock at the end, where it is
+    told. busy: why a timing of then says little; empty on a quiet machine.
+    """
+
+    cores: tuple[int, ...]
+    others: float
+    steal: float
+    mhz: float | None
+    busy: tuple[str, ...] = ()
+
+
 class LatencyRecord(TimingFigures, Measured):
     """Timings of one runner at one batch size; `speedup` is against the reference's p50.
 
-    throttled: why the clocks of the GPU that it ran on were held down meanwhile.
+    throttled: why the clocks of the GPU that it ran on were held down meanwhile. load: of the
+    machine; None in results of before this was kept.
     """
 
     runtime: str
@@ -106,6 +122,37 @@ class LatencyRecord(TimingFigures, Measured):
     threads: int
     images_per_s: float
     speedup: float
+    throttled: tuple[str, ...] = ()
+    load: Load | None = None
+
+
+class Ratio(Record):
+    """How many times as long a candidate takes, and the interval that holds it 99 times of 100."""
+
+    value: float
+    lower_99: float
+    upper_99: float
+
+
+class SideBySide(Record):
+    """A candidate, a baseline, and that baseline again in another session, timed in turn.
+
+    p50, p99: of the candidate over the baseline. noise: what two sessions of the same file differ
+    by, as a ratio of 1 or more, by which the intervals are wider. slower_p: how likely such times
+    are if the candidate is no slower, by the signed-rank test.
+    """
+
+    rounds: int
+    baseline_p50_ms: float
+    candidate_p50_ms: float
+    p50: Ratio
+    p99: Ratio
+    noise: float
+    slower_p: float
+    baseline_ns: tuple[int, ...]
+    again_ns: tuple[int, ...]
+    candidate_ns: tuple[int, ...]
+    load: Load | None = None
     throttled: tuple[str, ...] = ()
 
 

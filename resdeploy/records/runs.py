@@ -9,7 +9,13 @@ from pydantic import Field
 
 from resdeploy.records.base import Document, Record
 from resdeploy.records.inputs import DataFacts, ModelFacts, Preprocess
-from resdeploy.records.measurements import DriftRecord, LatencyRecord, MachineFacts, Paid
+from resdeploy.records.measurements import (
+    DriftRecord,
+    LatencyRecord,
+    MachineFacts,
+    Paid,
+    SideBySide,
+)
 from resdeploy.records.verdicts import Baseline, Judgement, Rule
 
 
@@ -68,3 +74,29 @@ class RunResult(Document):
     rules: tuple[Rule, ...]
     baseline: Baseline | None = None
     judgement: Judgement
+
+
+class Rerun(Record):
+    """A target timed beside the artifact that was accepted for it, at one batch size.
+
+    measurements: each with sessions of its own; two where the first one found it slower. None are
+    needed where both are the same file. gap: why there are none otherwise.
+    """
+
+    name: str
+    batch: int
+    runtime: str
+    threads: int
+    sha256: str | None
+    baseline_sha256: str | None
+    measurements: tuple[SideBySide, ...] = ()
+    gap: str = ""
+
+
+class Reruns(Document):
+    """What `gate --rerun` timed, for the verdict to be had again from files."""
+
+    kind: Literal["rerun"] = "rerun"
+    name: str
+    machine: MachineFacts
+    reruns: tuple[Rerun, ...]

@@ -294,9 +294,11 @@ def _class_text(index: int | None, classes: tuple[str, ...]) -> str:
 def latency_grid(bench: Sequence[LatencyRecord]) -> Grid:
     """One row per runner and batch size, batch by batch."""
     ordered = sorted(bench, key=lambda record: record.batch)
+    busy = [reason for record in ordered if record.load for reason in record.load.busy]
+    doubt = f"; the machine was busy: {', '.join(dict.fromkeys(busy))}" if busy else ""
     return Grid(
         title="Latency",
-        caption="Reference and candidates timed in turns, round by round",
+        caption=f"Reference and candidates timed in turns, round by round{doubt}",
         columns=_columns(
             "Runner", "Batch#", "p50 ms#", "p90 ms#", "p99 ms#", "Images/s#", "Speed-up#", "Rounds#"
         ),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from resdeploy.measure.latency import measure_latency, timing_of
+from resdeploy.errors import VerificationError
+from resdeploy.measure.latency import measure_latency, timing_of, turn
 
-IMAGES = np.zeros((2, 3, 4, 4), np.float32)
+IMAGES = [np.full((2, 3, 4, 4), value, np.float32) for value in (1.0, 2.0)]
 
 
 class FakeClock:
@@ -24,7 +28,7 @@ class FakeClock:
 
 
 class FakeRunner:
-    """Writes its name into a log and lets the clock run for its time."""
+    """Writes its name into a log, lets the clock run for its time, and gives the images back."""
 
     def __init__(self, name: str, log: list[str], clock: FakeClock, takes_ns: int) -> None:
         self.name, self.log, self.clock, self.takes_ns = name, log, clock, takes_ns
@@ -37,7 +41,7 @@ class FakeRunner:
         return None
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        assert images is IMAGES
+        assert any(images is known for known in IMAGES)
         self.log.append(self.name)
         self.collecting.add(gc.isenabled())
         self.clock.now_ns += self.takes_ns
@@ -58,20 +62,88 @@ def three() -> tuple[dict[str, FakeRunner], list[str], FakeClock]:
     return {name: FakeRunner(name, log, clock, ns) for name, ns in times.items()}, log, clock
 
 
-def test_runners_take_turns_and_the_order_turns_round() -> None:
+def test_runners_take_turns_and_everyone_has_every_place() -> None:
     runners, log, clock = three()
     timings = measure_latency(
-        runners, dict.fromkeys(runners, IMAGES), rounds=3, warmup=2, clock_ns=clock
+        runners, dict.fromkeys(runners, IMAGES), rounds=6, warmup=2, clock_ns=clock
     )
-    warm = log[:6]
-    assert warm == ["a", "a", "b", "b", "c", "c"]
-    assert "".join(log[6:]) == "aabbcc" + "ccbbaa" + "aabbcc"
+    warm = 10 + len(IMAGES)  # until it is steady, and an answer to each input
+    assert log[: 3 * warm] == ["a"] * 10 + ["b"] * 10 + ["c"] * 10 + ["a", "a", "b", "b", "c", "c"]
+    assert "".join(log[3 * warm :: 2]) == "abc" + "cba" + "bca" + "acb" + "cab" + "bac"
     assert {name: timing.samples_ns for name, timing in timings.items()} == {
-        "a": (1_000_000,) * 3,
-        "b": (3_000_000,) * 3,
-        "c": (7_000_000,) * 3,
+        "a": (1_000_000,) * 6,
+        "b": (3_000_000,) * 6,
+        "c": (7_000_000,) * 6,
     }
-    assert (timings["b"].p50_ms, timings["b"].warmup, timings["b"].note) == (3.0, 2, "")
+    assert (timings["b"].p50_ms, timings["b"].warmup, timings["b"].note) == (3.0, 10, "")
+
+
+@given(count=st.integers(1, 6))
+def test_in_a_whole_cycle_everyone_has_every_place_equally_often(count: int) -> None:
+    names = [str(index) for index in range(count)]
+    orders = [turn(names, index) for index in range(2 * count)]
+    for place in range(count):
+        assert Counter(order[place] for order in orders) == dict.fromkeys(names, 2)
+
+
+class Warming(FakeRunner):
+    """Faster with each inference until it is warm, or for ever."""
+
+    def __init__(self, clock: FakeClock, until: float) -> None:
+        super().__init__("warming", [], clock, 100_000_000)
+        self.until = until
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        if len(self.log) < self.until:
+            self.takes_ns = int(self.takes_ns * 0.97)
+        return super().run(images)
+
+
+def test_it_is_warmed_until_it_is_steady_or_too_long() -> None:
+    clock = FakeClock()
+    steady = measure_latency(
+        {"x": Warming(clock, 12)}, {"x": IMAGES}, rounds=5, warmup=3, clock_ns=clock
+    )["x"]
+    assert 12 <= steady.warmup <= 25
+    assert steady.spread == 0
+    never = measure_latency(
+        {"x": Warming(clock, 1e9)}, {"x": IMAGES}, rounds=5, warmup=3, clock_ns=clock
+    )["x"]
+    assert never.warmup > 20
+    assert "still getting faster after 2 s" in never.note
+
+
+class Stale(FakeRunner):
+    """Gives the answer of the inference before, as where a copy is not waited for."""
+
+    last: np.ndarray | None = None
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        answer, self.last = self.last, super().run(images)
+        return images if answer is None else answer
+
+
+class Lazy(FakeRunner):
+    """Gives one answer to everything."""
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        super().run(images)
+        return IMAGES[0]
+
+
+def test_an_answer_to_another_input_is_no_answer() -> None:
+    clock = FakeClock()
+    with pytest.raises(VerificationError, match="x gave the answer to another input"):
+        measure_latency(
+            {"x": Stale("x", [], clock, 5)}, {"x": IMAGES}, rounds=5, warmup=2, clock_ns=clock
+        )
+
+
+def test_answers_that_are_all_the_same_are_told() -> None:
+    clock = FakeClock()
+    runners = {"x": Lazy("x", [], clock, 5)}
+    found = measure_latency(runners, {"x": IMAGES}, rounds=5, warmup=2, clock_ns=clock)["x"]
+    assert "may not compute any" in found.note
 
 
 @pytest.mark.parametrize(("limit_s", "rounds"), [(0.001, 3), (0.1, 5), (10.0, 20)])

@@ -104,7 +104,7 @@ def test_overlapping_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_baseline_accepted_from_a_run_lets_the_next_one_pass(tmp_path: Path, cli: Cli) -> None:
-    gate = f'{AGREES}, {{ metric = "bench.p50_vs_baseline", max = 1000 }}'
+    gate = f'{AGREES}, {{ metric = "artifact.size_vs_baseline", max = 1.01 }}'
     recipe = write_recipe(tmp_path, gate=gate, baseline='baseline = "baseline.json"')
     out = tmp_path / "out"
     assert cli("run", recipe, "--out", out).code == ExitCode.INCONCLUSIVE
