@@ -132,7 +132,7 @@ def timed(
             for batch, own in images.items():
                 found = measure_latency(
                     runners,
-                    dict.fromkeys(runners, [own]),
+                    {name: [own] for name in runners},
                     rounds=settings.rounds,
                     warmup=settings.warmup,
                 )
