@@ -8,7 +8,8 @@ import pytest
 
 from resdeploy.errors import RecipeError
 from resdeploy.pipeline.run import recipe_names
-from resdeploy.recipe import Names, Recipe, is_weights_word, recipe_from_toml
+from resdeploy.recipe import Recipe, is_weights_word, recipe_from_toml
+from resdeploy.recipe_tables import Names
 from resdeploy.records import ModelOptions
 from resdeploy.words import NormChoice
 

@@ -159,6 +159,48 @@ class EngineFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimingFlags:
+    """What the command line says about how artifacts are timed."""
+
+    batch: str
+    rounds: int
+    warmup: int
+    threads: int
+    against: list[str] | None
+    concurrency: int | None
+    split: bool
+
+    def batches(self) -> list[int]:
+        """The batch sizes.
+
+        Raises:
+            UsageError: they are no whole numbers above 0.
+        """
+        try:
+            sizes = [int(part) for part in self.batch.split(",")]
+        except ValueError as error:
+            raise UsageError(
+                f"--batch is {self.batch!r}; whole numbers with commas between them are needed",
+                hint="--batch 1,8",
+            ) from error
+        if min(sizes) < 1:
+            raise UsageError(f"--batch is {self.batch!r}; a batch holds at least 1 image")
+        return sizes
+
+    def changed(self) -> dict[str, object]:
+        """What is not as it is by itself, by the names of the options, without --batch."""
+        usual = {"rounds": ROUNDS, "warmup": WARMUP}
+        return {
+            f"--{name}": value != usual.get(name, value) if name in usual else value
+            for name, value in asdict(self).items()
+            if name != "batch"
+        }
+
+
+ROUNDS, WARMUP = 50, 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrtexecFlags:
     """What the command line says about timing as trtexec does; without a version, not so."""
 

@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import typer
 
 from resdeploy.cli.flags import (
+    ROUNDS,
+    WARMUP,
     BoundFlags,
     CastFlags,
     EngineFlags,
@@ -25,6 +27,7 @@ from resdeploy.cli.flags import (
     InputOptions,
     ModelFlags,
     QuantizeFlags,
+    TimingFlags,
     TrtexecFlags,
 )
 from resdeploy.cli.output import Output
@@ -259,6 +262,43 @@ _GROUPS: dict[type, _Group] = {
             ),
         },
         value=EngineFlags,
+    ),
+    TimingFlags: _Group(
+        options={
+            "batch": (Annotated[str, typer.Option(help="Batch sizes, with commas.")], "1"),
+            "rounds": (
+                Annotated[int, typer.Option(min=5, help="Timed inferences of each.")],
+                ROUNDS,
+            ),
+            "warmup": (
+                Annotated[
+                    int,
+                    typer.Option(
+                        min=1, help="Untimed inferences of each, first; more until it is steady."
+                    ),
+                ],
+                WARMUP,
+            ),
+            "threads": (Annotated[int, typer.Option(min=0, help="0 takes all cores.")], 0),
+            "against": _option(
+                list[str] | None,
+                "Ways of PyTorch's to beat, beside eager; the speed-up is over the fastest. May be "
+                "repeated.",
+                metavar="channels-last|compile|torchscript",
+            ),
+            "concurrency": _option(
+                int | None,
+                "Instead: how many images so many sessions of each answer at once, the threads "
+                "shared among them.",
+                min=1,
+            ),
+            "split": _flag(
+                "--split",
+                "Of engines: time a batch in parts that is larger than their profiles hold; "
+                "without it, it is refused.",
+            ),
+        },
+        value=TimingFlags,
     ),
     TrtexecFlags: _Group(
         options={

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Runner, Source
-from resdeploy.engines.gpu import gpu_state
 from resdeploy.errors import DataError, UsageError, listed
 from resdeploy.measure.drift import measure_drift
-from resdeploy.measure.latency import measure_latency
-from resdeploy.measure.load import LoadMeter
-from resdeploy.measure.verify import noise
 from resdeploy.models.heads import headed
 from resdeploy.models.reference import LoadedModel
-from resdeploy.pipeline.feeding import FedRunner, fed
+from resdeploy.pipeline.feeding import FedRunner
 from resdeploy.pipeline.make import image_shape
 from resdeploy.records import (
     DataFacts,
     DriftFigures,
     DriftRecord,
-    GpuState,
-    LatencyRecord,
     ModelFacts,
     Preprocess,
-    TimingFigures,
 )
 from resdeploy.runtimes import RUNTIMES, EagerRunner
 from resdeploy.table import load_target
@@ -36,9 +29,6 @@ REFERENCE = "eager"
 
 # Images per step of a comparison: enough to keep the cores busy, few enough for memory.
 COMPARE_BATCH = 16
-
-# Different inputs that are timed in turn: enough to see who gives an old answer back.
-INPUTS = 4
 
 
 def tell_skipped(facts: DataFacts, notify: Notify) -> None:
@@ -160,97 +150,3 @@ def _drift_record(
         trained=trained,
         **dict(drift),
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchSettings:
-    """How to time: batch sizes, rounds per batch size, warm-up runs, threads.
-
-    splits: whether an engine is timed at a batch that its profiles do not hold, in parts.
-    """
-
-    batches: tuple[int, ...]
-    rounds: int
-    warmup: int
-    threads: int
-    splits: bool = False
-
-
-def latency_records(
-    reference: LoadedModel,
-    candidates: Sequence[Candidate],
-    image_shape: tuple[int, int, int],
-    settings: BenchSettings,
-    *,
-    progress: Progress,
-) -> tuple[LatencyRecord, ...]:
-    """Eager and every candidate, interleaved, at every batch size; the first record is eager's."""
-    records: list[LatencyRecord] = []
-    with contextlib.ExitStack() as stack:
-        runners: dict[str, Runner] = {
-            REFERENCE: stack.enter_context(EagerRunner(reference.module, threads=settings.threads))
-        }
-        for candidate in candidates:
-            runner = own_runner(candidate, settings.threads, splits=settings.splits)
-            runners[candidate.name] = stack.enter_context(runner)
-        manifests = {item.name: item.artifact.manifest for item in candidates}
-        engines = {item.name for item in candidates if RUNTIMES[item.runtime].runs_code}
-        for batch in settings.batches:
-            images = [noise((batch, *image_shape), seed=seed) for seed in range(INPUTS)]
-            before = gpu_state() if engines else None
-            with LoadMeter() as meter:
-                timings = measure_latency(
-                    runners,
-                    {name: [fed(item, manifests.get(name)) for item in images] for name in runners},
-                    rounds=settings.rounds,
-                    warmup=settings.warmup,
-                    progress=progress,
-                )
-            found = throttles((before, gpu_state() if engines else None))
-            records += [
-                record.model_copy(
-                    update={
-                        "load": meter.load,
-                        "throttled": found if record.name in engines else (),
-                    }
-                )
-                for record in _latency_records(timings, candidates, batch, settings.threads)
-            ]
-    return tuple(records)
-
-
-def tell_doubts(records: Sequence[LatencyRecord], notify: Notify) -> None:
-    """Say why timings may not be trusted: each runner's own reasons, the machine's once."""
-    for record in records:
-        if record.note:
-            notify(f"{record.name}, batch {record.batch}: {record.note}")
-    busy = [reason for record in records if record.load for reason in record.load.busy]
-    if busy:
-        notify(f"the machine was busy while timing: {'; '.join(dict.fromkeys(busy))}")
-
-
-def throttles(states: Sequence[GpuState | None]) -> tuple[str, ...]:
-    """Why the clocks of a GPU were held down when it was looked at, each reason once."""
-    reasons = (reason for state in states if state for reason in state.throttled)
-    return tuple(dict.fromkeys(reasons))
-
-
-def _latency_records(
-    timings: Mapping[str, TimingFigures], candidates: Sequence[Candidate], batch: int, threads: int
-) -> list[LatencyRecord]:
-    where = {REFERENCE: ("", REFERENCE)}
-    where |= {candidate.name: (candidate.shown, candidate.runtime) for candidate in candidates}
-    baseline_ms = timings[REFERENCE].p50_ms
-    return [
-        LatencyRecord(
-            name=name,
-            path=where[name][0],
-            runtime=where[name][1],
-            batch=batch,
-            threads=threads,
-            images_per_s=batch / timing.p50_ms * 1e3,
-            speedup=baseline_ms / timing.p50_ms,
-            **dict(timing),
-        )
-        for name, timing in timings.items()
-    ]

@@ -26,8 +26,8 @@ from resdeploy.engines.trtexec import (
     summary_of,
 )
 from resdeploy.errors import EngineError, MissingExtraError, UsageError
-from resdeploy.pipeline.compare import throttles
 from resdeploy.pipeline.runtime_choice import format_of
+from resdeploy.pipeline.timing import throttles
 from resdeploy.records import EngineTiming, GpuState, GraphSummary
 
 _UNSTEADY_PERCENT = 2.5  # trtexec's own limit

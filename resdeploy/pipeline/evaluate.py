@@ -17,12 +17,20 @@ from resdeploy.errors import ArtifactError, UsageError
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.probe import same_answers
 from resdeploy.models.reference import AS_NAMED, LoadedModel
-from resdeploy.pipeline import compare, make
+from resdeploy.pipeline import compare, make, timing
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.produce import loaded_model
 from resdeploy.pipeline.runtime_choice import require_timed, runtime_for
 from resdeploy.recipe import is_weights_word
-from resdeploy.records import DriftRecord, LatencyRecord, ModelFacts, ModelOptions, Preprocess
+from resdeploy.records import (
+    DriftRecord,
+    LatencyRecord,
+    ModelFacts,
+    ModelOptions,
+    Preprocess,
+    ThroughputRecord,
+)
+from resdeploy.runtimes import BASELINES
 from resdeploy.words import OnBroken
 
 _DEFAULT_INPUT = InputChoice()
@@ -89,6 +97,7 @@ def bench(
     warmup: int = 5,
     threads: int = 0,
     splits: bool = False,
+    against: Sequence[str] = (),
     size: int | None = None,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -99,6 +108,7 @@ def bench(
     options: of `reference`; the sidecars have those of the model that they name.
     trusted: run engines without a sidecar, which are code that nobody else vouches for.
     threads: 0 takes all cores of this process. size: edge of the images in pixels.
+    against: PyTorch's ways to run the model, beside eager; see BASELINES of resdeploy.runtimes.
     splits: time an engine at a batch that is larger than its profiles hold, in parts.
 
     Raises:
@@ -107,27 +117,90 @@ def bench(
         UsageError: options without a reference, or ones that make no sense for it; a runtime
             that does not run a candidate, or only simulates another one.
     """
-    opened = [open_artifact(Path(path)) for path in candidates]
-    for artifact in opened:
-        require_timed(artifact, runtime_for(artifact, runtime))
+    opened = _timed_ones(candidates, runtime)
     named = _Named(reference=reference, weights=weights, options=options, size=size)
     loaded = _reference(opened, named, notify, progress)
     preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
-    records = compare.latency_records(
+    records = timing.latency_records(
         loaded,
         candidates_of(opened, runtime, trusted=trusted),
         make.image_shape(loaded.facts.in_channels, preprocess),
-        compare.BenchSettings(
+        timing.BenchSettings(
             batches=tuple(dict.fromkeys(batches)),
             rounds=rounds,
             warmup=warmup,
             threads=threads or machine_facts().cores,
             splits=splits,
+            against=tuple(against),
         ),
         progress=progress,
     )
-    compare.tell_doubts(records, notify)
+    timing.tell_doubts(records, notify)
     return records
+
+
+def throughput(
+    candidates: Sequence[Path],
+    *,
+    streams: int,
+    seconds: float = 3.0,
+    runtime: str | None = None,
+    trusted: bool = False,
+    batches: Sequence[int] = (1,),
+    warmup: int = 5,
+    threads: int = 0,
+    splits: bool = False,
+    notify: Notify = unheard,
+    progress: Progress = silent,
+) -> tuple[ThroughputRecord, ...]:
+    """How many images `streams` sessions of each candidate answer together, on noise.
+
+    seconds: for each candidate and batch. threads: of all streams together; 0 takes all cores.
+    The rest as `bench` has it; no model is needed to compare with.
+
+    Raises:
+        ArtifactError: a candidate has no sidecar, so nobody knows what images it takes.
+        UsageError, UnknownNameError, MissingExtraError: as `bench`.
+    """
+    opened = _timed_ones(candidates, runtime)
+    for artifact in opened:
+        if artifact.manifest is None:
+            raise ArtifactError(
+                f"{artifact.path} has no sidecar, so nobody knows what images it takes",
+                hint="export it with resdeploy, which writes one",
+            )
+    shapes = {make.graph_image_shape(item.manifest) for item in opened if item.manifest}
+    if len(shapes) != 1:
+        raise ArtifactError(
+            f"the candidates take images of {' and '.join(map(str, sorted(shapes)))}",
+            hint="time them one at a time",
+        )
+    records = timing.throughput_records(
+        candidates_of(opened, runtime, trusted=trusted),
+        shapes.pop(),
+        timing.BenchSettings(
+            batches=tuple(dict.fromkeys(batches)),
+            rounds=1,
+            warmup=warmup,
+            threads=threads or machine_facts().cores,
+            splits=splits,
+        ),
+        streams=streams,
+        seconds=seconds,
+        progress=progress,
+    )
+    timing.tell_doubts(records, notify)
+    return records
+
+
+def _timed_ones(candidates: Sequence[Path], runtime: str | None) -> list[Artifact]:
+    """The artifacts, if their runtimes are for timing."""
+    if not candidates:
+        raise UsageError("there is no candidate", hint="name at least one artifact")
+    opened = [open_artifact(Path(path)) for path in candidates]
+    for artifact in opened:
+        require_timed(artifact, runtime_for(artifact, runtime))
+    return opened
 
 
 def candidates_of(
@@ -145,7 +218,7 @@ def candidates_of(
     twice = [path for index, path in enumerate(paths) if path in paths[:index]]
     if twice:
         raise UsageError(f"{twice[0]} is named twice", hint="name each candidate once")
-    names = [compare.REFERENCE, *(artifact.path.stem for artifact in opened)]
+    names = [*BASELINES.names, *(artifact.path.stem for artifact in opened)]
     unique = len(set(names)) == len(names)
     return [
         compare.Candidate(

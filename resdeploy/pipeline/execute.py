@@ -20,7 +20,7 @@ from resdeploy.artifact import (
 from resdeploy.contracts import Notify, Progress
 from resdeploy.errors import ArtifactError
 from resdeploy.gate import judge
-from resdeploy.pipeline import compare, make, paid
+from resdeploy.pipeline import compare, make, paid, timing
 from resdeploy.pipeline.int8.calibration import tell_audit
 from resdeploy.pipeline.plan import TargetPlan, float_source
 from resdeploy.pipeline.prepared import DriftRecords, Prepared
@@ -209,19 +209,20 @@ class Execution:
         if not sound:
             return
         table = self.recipe.bench
-        self.bench = compare.latency_records(
+        self.bench = timing.latency_records(
             self.loaded,
             [self._candidate(stage) for stage in sound],
             make.image_shape(self.loaded.facts.in_channels, self.plan.facts.preprocess),
-            compare.BenchSettings(
+            timing.BenchSettings(
                 batches=table.batches,
                 rounds=table.rounds,
                 warmup=table.warmup,
                 threads=self.threads,
+                against=table.against,
             ),
             progress=self.progress,
         )
-        compare.tell_doubts(self.bench, self.notify)
+        timing.tell_doubts(self.bench, self.notify)
         for stage in sound:
             self._time_beside_its_source(stage)
 

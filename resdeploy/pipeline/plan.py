@@ -27,7 +27,8 @@ from resdeploy.pipeline.steps import (
     Stage,
     Step,
 )
-from resdeploy.recipe import Recipe, TargetTable
+from resdeploy.recipe import Recipe
+from resdeploy.recipe_tables import TargetTable
 from resdeploy.records import BatchProfile, DataFacts, GpuFacts, MachineFacts, Preprocess
 from resdeploy.runtimes import EXACT
 from resdeploy.words import WeightBitsChoice

@@ -34,10 +34,11 @@ from resdeploy.pipeline.prepared import Prepared
 from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.store import Store
 from resdeploy.quantization import METHODS
-from resdeploy.recipe import DataTable, Names, Recipe, recipe_from_toml
+from resdeploy.recipe import Recipe, recipe_from_toml
+from resdeploy.recipe_tables import DataTable, Names
 from resdeploy.records import Baseline, RunResult
 from resdeploy.report import report_text
-from resdeploy.runtimes import RUNTIMES
+from resdeploy.runtimes import BASELINES, RUNTIMES
 
 RESULTS = "results.json"
 PREVIOUS = "results.previous.json"
@@ -72,6 +73,7 @@ def recipe_names() -> Names:
         runtimes=[row.name for row in RUNTIMES if not row.simulates],
         methods=METHODS.names,
         metrics=METRICS.names,
+        baselines=BASELINES.names,
         rule_problems=problems_of,
     )
 

@@ -46,6 +46,8 @@ from resdeploy.records.measurements import (
     Paid,
     Ratio,
     SideBySide,
+    ThroughputFigures,
+    ThroughputRecord,
     TimingFigures,
 )
 from resdeploy.records.runs import Rerun, Reruns, RunResult, StepResult, TargetResult, TargetStatus
@@ -133,6 +135,8 @@ __all__ = [
     "TargetStatus",
     "TensorFacts",
     "TensorRange",
+    "ThroughputFigures",
+    "ThroughputRecord",
     "TimingFigures",
     "Trial",
     "Unit",

@@ -111,8 +111,9 @@ class Load(Record):
 
 
 class LatencyRecord(TimingFigures, Measured):
-    """Timings of one runner at one batch size; `speedup` is against the reference's p50.
+    """Timings of one runner at one batch size.
 
+    speedup: the p50 of `over`, the fastest of the baselines that were timed, over its own.
     throttled: why the clocks of the GPU that it ran on were held down meanwhile. load: of the
     machine; None in results of before this was kept.
     """
@@ -122,7 +123,32 @@ class LatencyRecord(TimingFigures, Measured):
     threads: int
     images_per_s: float
     speedup: float
+    over: str = "eager"
     throttled: tuple[str, ...] = ()
+    load: Load | None = None
+
+
+class ThroughputFigures(Record):
+    """Several streams of the same file at once, for `seconds`.
+
+    inferences: all that began and ended within. p50_ms, p99_ms: of one of them while the others
+    run; None where none ended.
+    """
+
+    streams: int
+    seconds: float
+    inferences: int
+    images_per_s: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class ThroughputRecord(ThroughputFigures, Measured):
+    """The same of an artifact at one batch size; threads: of each stream."""
+
+    runtime: str
+    batch: int
+    threads: int
     load: Load | None = None
 
 

@@ -18,6 +18,7 @@ from resdeploy.records import (
     RunResult,
     StepResult,
     TargetStatus,
+    ThroughputRecord,
     Verdict,
 )
 from resdeploy.report.format import sentence
@@ -32,6 +33,7 @@ from resdeploy.report.grids import (
     latency_grid,
     steps_grid,
     targets_grid,
+    throughput_grid,
     verdict_cell,
 )
 
@@ -100,6 +102,11 @@ def flips_table(drift: DriftRecord, limit: int = 20) -> RenderableType:
 def latency_table(bench: Sequence[LatencyRecord]) -> RenderableType:
     """How long each runner takes at each batch size."""
     return table_from_grid(latency_grid(bench))
+
+
+def throughput_table(records: Sequence[ThroughputRecord]) -> RenderableType:
+    """How many images several sessions of each artifact answer together."""
+    return table_from_grid(throughput_grid(records))
 
 
 def steps_table(steps: Sequence[StepResult]) -> RenderableType:

@@ -17,6 +17,7 @@ from resdeploy.records import (
     StepResult,
     TargetResult,
     TargetStatus,
+    ThroughputRecord,
     Unit,
     Verdict,
 )
@@ -294,15 +295,44 @@ def _class_text(index: int | None, classes: tuple[str, ...]) -> str:
 def latency_grid(bench: Sequence[LatencyRecord]) -> Grid:
     """One row per runner and batch size, batch by batch."""
     ordered = sorted(bench, key=lambda record: record.batch)
-    busy = [reason for record in ordered if record.load for reason in record.load.busy]
-    doubt = f"; the machine was busy: {', '.join(dict.fromkeys(busy))}" if busy else ""
+    over = ", ".join(dict.fromkeys(record.over for record in ordered))
     return Grid(
         title="Latency",
-        caption=f"Reference and candidates timed in turns, round by round{doubt}",
+        caption="Reference and candidates timed in turns, round by round; "
+        f"speed-up over the fastest that PyTorch itself was: {over}{_busy_text(ordered)}",
         columns=_columns(
             "Runner", "Batch#", "p50 ms#", "p90 ms#", "p99 ms#", "Images/s#", "Speed-up#", "Rounds#"
         ),
         rows=tuple(_latency_row(record) for record in ordered),
+    )
+
+
+def _busy_text(records: Sequence[LatencyRecord] | Sequence[ThroughputRecord]) -> str:
+    busy = [reason for record in records if record.load for reason in record.load.busy]
+    return f"; the machine was busy: {', '.join(dict.fromkeys(busy))}" if busy else ""
+
+
+def throughput_grid(records: Sequence[ThroughputRecord]) -> Grid:
+    """One row per artifact and batch size."""
+    streams = records[0].streams
+    return Grid(
+        title=f"Throughput of {streams} stream{'s' * (streams > 1)}",
+        caption=f"Each one after the other, for {records[0].seconds:.1f} s{_busy_text(records)}",
+        columns=_columns(
+            "Artifact", "Batch#", "Threads each#", "Images/s#", "p50 ms#", "p99 ms#", "Inferences#"
+        ),
+        rows=tuple(
+            (
+                Cell(record.name, Tone.STRONG),
+                Cell(str(record.batch)),
+                Cell(str(record.threads)),
+                Cell(text.count_text(record.images_per_s), Tone.STRONG),
+                Cell(text.NONE if record.p50_ms is None else text.three_digits(record.p50_ms)),
+                Cell(text.NONE if record.p99_ms is None else text.three_digits(record.p99_ms)),
+                Cell(text.count_text(record.inferences)),
+            )
+            for record in records
+        ),
     )
 
 

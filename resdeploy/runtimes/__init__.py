@@ -99,6 +99,25 @@ RUNTIMES: Table[Runtime] = Table(
     ),
 )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """A way of PyTorch's own to run a model. `target` makes a Runner from (module, threads)."""
+
+    name: str
+    target: str
+
+
+BASELINES: Table[Baseline] = Table(
+    "baseline",
+    (
+        Baseline(name="eager", target="resdeploy.runtimes.eager:EagerRunner"),
+        Baseline(name="channels-last", target="resdeploy.runtimes.eager:ChannelsLastRunner"),
+        Baseline(name="compile", target="resdeploy.runtimes.eager:CompiledRunner"),
+        Baseline(name="torchscript", target="resdeploy.runtimes.eager:TracedRunner"),
+    ),
+)
+
 _PUBLIC = {
     "EagerRunner": "resdeploy.runtimes.eager:EagerRunner",
     "OpenVinoRunner": "resdeploy.runtimes.openvino:OpenVinoRunner",
@@ -109,7 +128,7 @@ _PUBLIC = {
     "optimized_operators": "resdeploy.runtimes.ort:optimized_operators",
 }
 
-__all__ = ["EXACT", "RUNTIMES", "Runtime", *_PUBLIC]
+__all__ = ["BASELINES", "EXACT", "RUNTIMES", "Baseline", "Runtime", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
