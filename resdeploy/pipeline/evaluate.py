@@ -60,9 +60,9 @@ def check(
     """
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     opened = [open_artifact(Path(path)) for path in candidates]
-    named = _Named(reference=reference, weights=weights, options=options, size=choice.size)
-    loaded = _reference(opened, named, notify, progress)
-    preprocess = chosen_preprocess(_common_preprocess(opened, loaded), choice)
+    named = Named(reference=reference, weights=weights, options=options, size=choice.size)
+    loaded = reference_model(opened, named, notify, progress)
+    preprocess = chosen_preprocess(common_preprocess(opened, loaded), choice)
     make.require_image_channels(loaded.facts, preprocess)
     records = compare.drift_records(
         loaded,
@@ -108,9 +108,9 @@ def bench(
     opened = [open_artifact(Path(path)) for path in candidates]
     for artifact in opened:
         require_timed(artifact, runtime_for(artifact, runtime))
-    named = _Named(reference=reference, weights=weights, options=options, size=size)
-    loaded = _reference(opened, named, notify, progress)
-    preprocess = chosen_preprocess(_common_preprocess(opened, loaded), InputChoice(size=size))
+    named = Named(reference=reference, weights=weights, options=options, size=size)
+    loaded = reference_model(opened, named, notify, progress)
+    preprocess = chosen_preprocess(common_preprocess(opened, loaded), InputChoice(size=size))
     return compare.latency_records(
         loaded,
         candidates_of(opened, runtime, trusted=trusted),
@@ -155,7 +155,7 @@ def candidates_of(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Named:
+class Named:
     """What the user says about the model to compare with."""
 
     reference: str | None
@@ -164,10 +164,15 @@ class _Named:
     size: int | None
 
 
-def _reference(
-    opened: Sequence[Artifact], named: _Named, notify: Notify, progress: Progress
+def reference_model(
+    opened: Sequence[Artifact], named: Named, notify: Notify, progress: Progress
 ) -> LoadedModel:
-    """The model to compare with: the one that is named, or the one the sidecars name."""
+    """The model to compare with: the one that is named, or the one the sidecars name.
+
+    Raises:
+        UsageError: there is no candidate, or options without a reference.
+        ArtifactError: nothing names a model, or the one that is found is not that one.
+    """
     if not opened:
         raise UsageError("there is no candidate", hint="name at least one artifact")
     if named.reference is not None:
@@ -188,7 +193,7 @@ def _reference(
 
 
 def _recorded_model(
-    opened: Sequence[Artifact], named: _Named, notify: Notify, progress: Progress
+    opened: Sequence[Artifact], named: Named, notify: Notify, progress: Progress
 ) -> LoadedModel:
     """The model that the sidecars name, made again at the size that it was exported for."""
     facts = _common_model(opened)
@@ -307,8 +312,12 @@ def _identity(model: ModelFacts) -> ModelFacts:
     return model.model_copy(update={"weights": "", "weights_origin": ""})
 
 
-def _common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:
-    """The sidecars' preprocessing, where they agree; the model's own where there is none."""
+def common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:
+    """The sidecars' preprocessing, the model's own where there is none.
+
+    Raises:
+        ArtifactError: the sidecars differ.
+    """
     manifests = [artifact.manifest for artifact in opened if artifact.manifest]
     found = [manifest.preprocess for manifest in manifests if manifest.preprocess]
     for other in found[1:]:
