@@ -71,12 +71,7 @@ def check(
     layer is fed with eager PyTorch's own inputs, and the one whose output is the farthest off is
     named.
     """
-    if simulate and runtime is not None:
-        raise UsageError(f"--simulate and --runtime {runtime} exclude each other")
-    if plot is not None and not layers:
-        raise UsageError(f"--plot {plot} goes with --layers, which it draws")
-    if layers and trust:
-        raise UsageError("--trust is for engines, and --layers looks into ONNX files alone")
+    _require_sense(simulate, runtime, layers, plot, trust)
     asked = _Asked(
         data=data,
         runtime=EXACT if simulate else runtime,
@@ -89,11 +84,24 @@ def check(
         notify=out.notify,
         progress=out.progress,
     )
-    if layers:
-        records = _shown_layers(out, candidates, plot, asked)
-    else:
-        records = _shown(out, candidates, trust, asked)
+    records = (
+        _shown_layers(out, candidates, plot, asked)
+        if layers
+        else _shown(out, candidates, trust, asked)
+    )
     raise typer.Exit(_code(out, records))
+
+
+def _require_sense(
+    simulate: bool, runtime: str | None, layers: bool, plot: Path | None, trust: bool
+) -> None:
+    """Refuse options that exclude each other."""
+    if simulate and runtime is not None:
+        raise UsageError(f"--simulate and --runtime {runtime} exclude each other")
+    if plot is not None and not layers:
+        raise UsageError(f"--plot {plot} goes with --layers, which it draws")
+    if layers and trust:
+        raise UsageError("--trust is for engines, and --layers looks into ONNX files alone")
 
 
 class _Asked(TypedDict):

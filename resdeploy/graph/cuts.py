@@ -7,7 +7,7 @@ that memory is freed as it runs.
 `with_noise` lets the graph run as it is. `with_own_noise` cuts it at these tensors: whoever reads t
 reads r instead, so that each part between two cuts is fed with what the reference has there, and
 what it adds to the noise is its own. t is compared before it is rounded to integers; the rounding
-is part of what reads it.
+is part of what reads it. A graph of float16 must be its float32 image, see `graph.rounding`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy.graph.pairing import Pair
+from resdeploy.graph.rounding import ROUNDED
 
 Doubles = NDArray[np.float64]
 
@@ -55,15 +56,16 @@ class _Writer:
 
     def cut(self, place: int, pair: Pair, factors: Doubles | None) -> None:
         """Compare a tensor, and lead its readers to the reference's."""
-        readers = list(self.values[pair.tensor].uses())
+        readers = list(self._value(pair).uses())
         fed = self.compare(place, pair, factors)
         steps: list[ir.Node] = []
         if factors is not None:
             by = self._factors(f"{REFERENCE}{place}.divisor", factors, pair)
             steps.append(ir.node("Div", [fed, by]))
         if pair.is_half:
-            read = steps[-1].outputs[0] if steps else fed
-            steps.append(ir.node("Cast", [read], {"to": int(ir.DataType.FLOAT16)}))
+            for dtype in (ir.DataType.FLOAT16, ir.DataType.FLOAT):
+                read = steps[-1].outputs[0] if steps else fed
+                steps.append(ir.node("Cast", [read], {"to": int(dtype)}))
         for number, step in enumerate(steps):
             step.outputs[0].name = f"{REFERENCE}{place}.{number}"
         self.graph.insert_before(self.first, steps)
@@ -73,12 +75,10 @@ class _Writer:
 
     def compare(self, place: int, pair: Pair, factors: Doubles | None) -> ir.Value:
         """Append what compares a tensor with an input, which is given back."""
-        value = self.values[pair.tensor]
+        value = self._value(pair)
         dims = [f"{REFERENCE}{place}.{axis}" for axis in range(pair.rank)]
         reference = ir.val(f"{REFERENCE}{place}", dtype=ir.DataType.FLOAT, shape=dims)
         self.graph.inputs.append(reference)
-        if pair.is_half:
-            value = self._append("Cast", [value], f"{place}.float", {"to": int(ir.DataType.FLOAT)})
         if factors is not None:
             by = self._factors(f"{NOISE}{place}.factor", factors, pair)
             value = self._append("Mul", [value, by], f"{place}.unscaled")
@@ -86,6 +86,11 @@ class _Writer:
         noise = self._append("ReduceSumSquare", [difference], str(place), {"keepdims": 0})
         self.graph.outputs.append(noise)
         return reference
+
+    def _value(self, pair: Pair) -> ir.Value:
+        """The tensor of a pair; of a float16 one what `with_rounding` has left of it."""
+        rounded = self.values.get(f"{pair.tensor}{ROUNDED}") if pair.is_half else None
+        return rounded or self.values[pair.tensor]
 
     def drop_unread_inputs(self) -> None:
         """Remove the images where nothing reads them."""

@@ -25,6 +25,7 @@ from resdeploy.errors import GraphError, listed
 from resdeploy.graph.cuts import NOISE, REFERENCE, with_noise, with_own_noise
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.pairing import Pair, Pairing, pair_tensors
+from resdeploy.graph.rounding import with_rounding
 from resdeploy.graph.scaling.record import read_factors
 from resdeploy.measure.drift import DriftMeter
 from resdeploy.measure.layers import Sums, layer_figures, sqnr_of, square_sum, worst_of
@@ -37,8 +38,8 @@ from resdeploy.records import DataFacts, LayerDrift, LayersRecord, Preprocess, T
 from resdeploy.runtimes.watched import WatchedRunner
 from resdeploy.words import Head
 
-# What eager PyTorch's tensors of one batch may take together: of a resnet50, six images' worth.
-_HELD_BYTES = 2**29
+# What eager PyTorch's tensors of one batch may take together: of a resnet50, three images' worth.
+_HELD_BYTES = 2**28
 
 _OF_PIXELS = "module."  # where `formats.pixels.FromPixels` has the model
 
@@ -143,7 +144,9 @@ class _Look:
         folder.mkdir()
         self.written, self.cut = folder / "written.onnx", folder / "cut.onnx"
         for path, change in ((self.written, with_noise), (self.cut, with_own_noise)):
-            changed = model.clone()
+            changed = read_model(candidate.artifact.path)  # a clone shares types with it
+            if any(pair.is_half for pair in self.pairing.pairs):
+                with_rounding(changed)
             change(changed, self.pairing.pairs, factors)
             write_model(changed, path)
         self.sums = [Sums() for _ in self.pairing.pairs]
@@ -178,6 +181,8 @@ class _Look:
         pairs = self.pairing.pairs
         given = {f"{REFERENCE}{place}": seen[pair.key] for place, pair in enumerate(pairs)}
         images = fed(batch.images, self.manifest)
+        if images.dtype == np.float16:  # which the float32 image of the graph rounds to by itself
+            images = images.astype(np.float32)
         written = self.sessions.written.run_fed(images, given)
         cut = self.sessions.cut.run_fed(images, given)
         own = self.sessions.own.run(batch.images)
@@ -220,6 +225,7 @@ class _Look:
             worst_layer=None if worst is None else pairs[worst].layer,
             answers_sqnr_db=sqnr_of(self.answers.signal, self.answers.noise),
             agreement_sqnr_db=sqnr_of(self.answers.written, self.answers.apart),
+            nonfinite=not math.isfinite(self.answers.noise),
             drift=drift,
         )
 

@@ -98,6 +98,13 @@ def _require_onnx(path: Path) -> None:
 
 def _tell_other_answers(record: LayersRecord, notify: Notify) -> None:
     """Say it where the runtime is farther from the file than the file is from the reference."""
+    if record.nonfinite:
+        if not record.drift.nonfinite:
+            notify(
+                f"{record.name}: as the file says, answers are NaN or infinite; "
+                f"{record.drift.runtime} computes them more exactly, and hides it"
+            )
+        return
     apart, off = record.agreement_sqnr_db, record.answers_sqnr_db
     if apart is not None and apart < min(_SAME_DB, math.inf if off is None else off):
         notify(

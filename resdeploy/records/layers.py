@@ -36,13 +36,15 @@ class LayerDrift(Record):
 class LayersRecord(Measured):
     """The layers of an artifact in the order of its graph, and which adds the most noise.
 
-    runtime: who computed the tensors: every node as the file says, none fused with another.
+    runtime: who computed the tensors: every node as the file says, none fused with another, and
+    float16 rounded after each.
     worst_layer: the one of the least `own_sqnr_db`; null where no layer adds any.
     unpaired: modules whose tensor has no certain partner in the graph, so that it was not compared;
     their work is part of the next layer that has one.
 
     answers_sqnr_db: of the answers so computed, against the reference. agreement_sqnr_db: of the
     answers of `drift.runtime`, the artifact's own, against these; null where they are identical.
+    nonfinite: whether the answers so computed have NaN or infinity; both figures are then null.
     drift: of its own answers.
     """
 
@@ -56,4 +58,5 @@ class LayersRecord(Measured):
     worst_layer: str | None
     answers_sqnr_db: float | None
     agreement_sqnr_db: float | None
+    nonfinite: bool = False
     drift: DriftRecord

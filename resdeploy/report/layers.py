@@ -63,6 +63,8 @@ def remarks_on_layers(record: LayersRecord) -> tuple[str, ...]:
     apart = (
         "the same answers" if agreement is None else f"answers {text.db_text(agreement)} from it"
     )
+    if record.nonfinite:
+        apart = f"others, for as the file says they are {BROKEN}"
     remarks = [
         "Noise of its own: a layer fed with the reference's own inputs. Tensors are computed as "
         f"the file says, node by node; {record.drift.runtime} gives {apart}."
