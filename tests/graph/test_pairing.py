@@ -26,7 +26,8 @@ from resdeploy.runtimes.watched import WatchedRunner
 from tests.graph.tools import noise
 
 # The other kinds consist of the same parts.
-SOME = tuple(name for name in KINDS if name not in ("resnet26", "seresnext26d_32x4d", "resnet18d"))
+SAME = ("resnet18", "resnet18d", "resnet26", "seresnext26d_32x4d")
+SOME = tuple(name for name in KINDS if name not in SAME)
 
 
 def paired(

@@ -321,14 +321,11 @@ def test_names_that_say_nothing_are_refused(floats: Path, tmp_path: Path) -> Non
     assert "--exporter trace" in error.value.hint
 
 
-@pytest.mark.parametrize("target", ["ort-cpu", "tensorrt", "openvino"])
-def test_on_real_images_the_ruined_layer_is_named(
-    shared_data: Path, tmp_path: Path, target: str
-) -> None:
+def test_on_real_images_the_ruined_layer_is_named(shared_data: Path, tmp_path: Path) -> None:
     weights = shared_data / "checkpoints" / "resnet20-12fca82f.th"
     data = f"{shared_data}/cifar10"
     made = quantize(
-        "resnet20", weights=weights, data=f"{data}/calibration", samples=64, target=target,
+        "resnet20", weights=weights, data=f"{data}/calibration", samples=64, target="openvino",
         output=tmp_path / "q.onnx",
     )  # fmt: skip
     assert not sidecar_path(tmp_path / "r.onnx").exists()
