@@ -13,6 +13,7 @@ from resdeploy.table import lazy
 if TYPE_CHECKING:
     from resdeploy.pipeline.engine import trt
     from resdeploy.pipeline.evaluate import bench, check
+    from resdeploy.pipeline.layers import layers
     from resdeploy.pipeline.look import inspect, predict
     from resdeploy.pipeline.produce import cast, export, simplify
     from resdeploy.pipeline.quantize import quantize
@@ -25,6 +26,7 @@ _PUBLIC = {
     "check": "resdeploy.pipeline.evaluate:check",
     "export": "resdeploy.pipeline.produce:export",
     "inspect": "resdeploy.pipeline.look:inspect",
+    "layers": "resdeploy.pipeline.layers:layers",
     "predict": "resdeploy.pipeline.look:predict",
     "quantize": "resdeploy.pipeline.quantize:quantize",
     "run": "resdeploy.pipeline.run:run",
@@ -39,6 +41,7 @@ __all__ = [
     "check",
     "export",
     "inspect",
+    "layers",
     "predict",
     "quantize",
     "run",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +54,30 @@ class Grid:
         scale = (high - low) / (self.high - self.low)
         zero_point = round(-low / scale) if scale > 0 else 0
         return scale, min(max(zero_point, self.low), self.high)
+
+
+# A module by its path, and which of its calls in one run, from 0.
+CallKey: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a module in a run of a model, and the tensor that it gives.
+
+    kind: the module's class. shape: of the tensor, without the batch. norm: the call of a
+    BatchNorm that alone reads the tensor, which an exporter may fold into the layer before it.
+    """
+
+    name: str
+    number: int
+    kind: str
+    shape: tuple[int, ...]
+    norm: CallKey | None = None
+
+    @property
+    def key(self) -> CallKey:
+        """What it is known by."""
+        return self.name, self.number
 
 
 # What calibration sees of a tensor and an image: see `graph.observe`.

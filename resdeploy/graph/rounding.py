@@ -16,6 +16,8 @@ import onnx_ir.passes.common as common
 
 from resdeploy.graph.fp16 import FLOAT, HALF, TYPE_ATTRIBUTES
 
+ROUNDED = ".rounded"  # behind the name of a tensor, that of what its readers read
+
 
 def with_rounding(model: ir.Model) -> None:
     """Turn `model`, of float16 and valid, into its float32 image, in place."""
@@ -55,7 +57,7 @@ def _round(graph: ir.Graph, value: ir.Value) -> None:
     readers = [use for use in value.uses() if use.node is not half]
     for use in readers:
         use.node.replace_input_with(use.idx, rounded)
-    rounded.name = f"{value.name}.rounded"
+    rounded.name = f"{value.name}{ROUNDED}"
     if value.is_graph_output():
         graph.outputs[list(graph.outputs).index(value)] = rounded
         rounded.name, value.name = value.name, f"{value.name}.exact"

@@ -92,11 +92,11 @@ def drift_records(
         UsageError: some candidates give logits, others something else.
         DataError: the labels are not those of the model's classes.
     """
-    head = _common_head(candidates)
+    head = common_head(candidates)
     shape = image_shape(reference.facts.in_channels, preprocess)
     module = headed(reference.module, head, shape)
     if head is not Head.FEATURES:
-        _require_classes(source.facts(), reference.facts)
+        require_classes(source.facts(), reference.facts)
     with contextlib.ExitStack() as stack:
         eager = stack.enter_context(EagerRunner(module, threads=threads))
         runners: dict[str, Runner] = {
@@ -110,13 +110,17 @@ def drift_records(
         drifts = measure_drift(eager, runners, batches, head=head)
     facts = source.facts()
     return tuple(
-        _drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)
+        drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)
         for candidate in candidates
     )
 
 
-def _common_head(candidates: Sequence[Candidate]) -> Head:
-    """What the candidates give, which must be the same thing."""
+def common_head(candidates: Sequence[Candidate]) -> Head:
+    """What the candidates give, which must be the same thing.
+
+    Raises:
+        UsageError: it is not.
+    """
     manifests = [candidate.artifact.manifest for candidate in candidates]
     heads = [Head.LOGITS if item is None else item.interface.head for item in manifests]
     for candidate, head in zip(candidates, heads, strict=True):
@@ -128,8 +132,12 @@ def _common_head(candidates: Sequence[Candidate]) -> Head:
     return heads[0]
 
 
-def _require_classes(data: DataFacts, model: ModelFacts) -> None:
-    """Labels are positions in the list of classes, so that list must be the model's own."""
+def require_classes(data: DataFacts, model: ModelFacts) -> None:
+    """Labels are positions in the list of classes, so that list must be the model's own.
+
+    Raises:
+        DataError: it has another length.
+    """
     if data.classes and len(data.classes) != model.num_classes:
         raise DataError(
             f"{data.reference} has {len(data.classes)} classes and {model.reference} "
@@ -138,9 +146,10 @@ def _require_classes(data: DataFacts, model: ModelFacts) -> None:
         )
 
 
-def _drift_record(
+def drift_record(
     candidate: Candidate, drift: DriftFigures, data: DataFacts, *, trained: bool
 ) -> DriftRecord:
+    """The figures of a candidate with what they were found on."""
     return DriftRecord(
         name=candidate.name,
         path=candidate.shown,

@@ -35,6 +35,7 @@ from resdeploy.records.inputs import (
     QuantizeOptions,
     TensorFacts,
 )
+from resdeploy.records.layers import LayerDrift, LayersRecord
 from resdeploy.records.measurements import (
     DriftFigures,
     DriftRecord,
@@ -111,6 +112,8 @@ __all__ = [
     "Interface",
     "Judgement",
     "LatencyRecord",
+    "LayerDrift",
+    "LayersRecord",
     "Load",
     "MachineFacts",
     "Manifest",

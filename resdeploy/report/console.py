@@ -15,6 +15,7 @@ from resdeploy.records import (
     DriftRecord,
     Judgement,
     LatencyRecord,
+    LayersRecord,
     RunResult,
     StepResult,
     TargetStatus,
@@ -36,6 +37,7 @@ from resdeploy.report.grids import (
     throughput_grid,
     verdict_cell,
 )
+from resdeploy.report.layers import layers_grid, remarks_on_layers, verdict_of_layers
 
 _STYLES = {
     Tone.PLAIN: "",
@@ -97,6 +99,15 @@ def flips_table(drift: DriftRecord, limit: int = 20) -> RenderableType:
     """The first images on which a candidate answers differently, and how many there are."""
     grid = flips_grid(drift, limit)
     return table_from_grid(replace(grid, title=grid.caption))
+
+
+def layers_table(record: LayersRecord) -> RenderableType:
+    """The layer that is the worst, in a sentence, and all of them in order."""
+    return Group(
+        Text(verdict_of_layers(record), style="bold", overflow="fold"),
+        *(Text(remark, style="dim", overflow="fold") for remark in remarks_on_layers(record)),
+        Padding(table_from_grid(layers_grid(record)), (1, 0)),
+    )
 
 
 def latency_table(bench: Sequence[LatencyRecord]) -> RenderableType:

@@ -34,11 +34,11 @@ INKS = {
     "loss": "#d9730d",
 }
 
-_WIDTH = 480.0  # SVG units: a phone shows them at three quarters, half a screen at full size
+WIDTH = 480.0  # SVG units: a phone shows them at three quarters, half a screen at full size
 _MARGIN = 10.0
 _AXIS = 48.0
 _BINS = 120
-_POINTS_PER_INCH = 72
+POINTS_PER_INCH = 72
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ def latency_svg(bench: Sequence[LatencyRecord], targets: Sequence[TargetResult])
         if isinstance(row.record, LatencyRecord):
             ink = INKS["candidate" if row.record.name in names else "reference"]
             _draw_spread(axes, row.record, bottom, (low, high), ink)
-    return _svg(figure, "latency")
+    return svg_text(figure, "latency")
 
 
 def drift_svg(result: RunResult) -> str:
@@ -91,7 +91,7 @@ def drift_svg(result: RunResult) -> str:
     for row, bottom in _placed(rows):
         if isinstance(row.record, DriftRecord):
             _draw_level(axes, row, row.record, bottom, (low, high))
-    return _svg(figure, "drift")
+    return svg_text(figure, "drift")
 
 
 def _latency_rows(bench: Sequence[LatencyRecord]) -> list[_Row]:
@@ -166,9 +166,9 @@ def _canvas(rows: Sequence[_Row], axis_label: str) -> tuple[Figure, Axes]:
     """A figure with the rows' texts, whose vertical data unit is one SVG unit."""
     inside = sum(row.height for row in rows)
     height = inside + _AXIS
-    figure = Figure(figsize=(_WIDTH / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
+    figure = Figure(figsize=(WIDTH / POINTS_PER_INCH, height / POINTS_PER_INCH))
     axes = figure.add_axes(
-        (_MARGIN / _WIDTH, _AXIS / height, 1 - 2 * _MARGIN / _WIDTH, inside / height)
+        (_MARGIN / WIDTH, _AXIS / height, 1 - 2 * _MARGIN / WIDTH, inside / height)
     )
     axes.set_ylim(0, inside)
     axes.set_yticks([])
@@ -256,7 +256,7 @@ def time_ticks(low: float, high: float) -> list[float]:
     return [float(f"{tick:.6g}") for tick in nice if low <= tick <= high]
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def svg_text(figure: Figure, salt: str) -> str:
     """The figure as SVG with text as text, no date, and ids that depend on `salt` alone."""
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": salt}
     # The reader's fonts draw the text; matplotlib only measures it, and lacks many scripts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -109,9 +110,22 @@ class OrtRunner:
         """Every output of the graph by its name."""
         return dict(zip(self._outputs, self._run(self._outputs, images), strict=True))
 
+    def run_fed(
+        self, images: NDArray[Any], others: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
+        """Every output by its name, of a graph that takes `others` beside the images."""
+        taken = [value.name for value in self._session.get_inputs()]
+        feeds = {name: others.get(name, images) for name in taken}
+        return dict(zip(self._outputs, self._run_on(self._outputs, feeds, images), strict=True))
+
     def _run(self, outputs: list[str], images: NDArray[Any]) -> list[Any]:
+        return self._run_on(outputs, {self._input: images}, images)
+
+    def _run_on(
+        self, outputs: list[str], feeds: Mapping[str, NDArray[Any]], images: NDArray[Any]
+    ) -> list[Any]:
         try:
-            answers: list[Any] = self._session.run(outputs, {self._input: images})
+            answers: list[Any] = self._session.run(outputs, dict(feeds))
         except Exception as error:  # its exceptions have no common base below Exception
             raise GraphError(
                 f"ONNX Runtime failed on {self.path.name} with images "

@@ -22,6 +22,7 @@ from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.graph.qdq.nodes import constant
 from resdeploy.graph.scaling.apply import by_output, factors_of, scale_channels
 from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
+from resdeploy.graph.scaling.record import write_factors
 from resdeploy.graph.scaling.ties import Ties, ties_of
 from resdeploy.graph.shapes import shapes_of
 from resdeploy.pipeline.feeding import image_facts
@@ -75,6 +76,7 @@ def floats_of(
     elif how.equalize and not isinstance(gains, str):
         factors = _equalized(model, manifest, table, emitter.grid, names, limit, how, gains)
         steps.append(f"equalize: {len(factors)} tensors")
+    write_factors(model, factors)
     aligned = _aligned(model, manifest, emitter.grid) if how.pixel_grid else None
     if isinstance(aligned, str):
         left_out.append(f"pixel grid: left out, {aligned}")
