@@ -1,6 +1,8 @@
 # make quickstart   install, and take the embedded model through the whole pipeline
 # make test         install, and run the tests
 # make test-engines install, and compile every kind of block with TensorRT-RTX
+# make test-browser install, and look at the report in headless Chromium (Debian's chromium)
+# make screenshots  install, and take the pictures of the report that the README shows
 # make lint         install, and run ruff and mypy
 
 PYTHON ?= python3
@@ -12,19 +14,25 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 # on PyPI, and has five lines that are no Python.
 TYPES  := $(VENV)/typings
 
-.PHONY: quickstart test test-all test-engines lint clean
+.PHONY: quickstart test test-all test-engines test-browser screenshots lint clean
 
 quickstart: $(VENV)/.run
 	$(BIN)/resdeploy run recipes/quickstart.toml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" --ignore tests/browser
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --ignore tests/browser
 
 test-engines: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 -m slow tests/engines
+
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest -q tests/browser
+
+screenshots: $(VENV)/.browser
+	$(BIN)/python -m tests.browser.screenshots docs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -44,6 +52,11 @@ $(VENV)/.dev: pyproject.toml constraints.txt
 	sed -i -e 's/\bin: list/in_: list/' -e 's/axis: int) -> IScaleLayer/axis: int = 0) -> IScaleLayer/' \
 	  $(TYPES)/tensorrt_bindings/tensorrt.pyi
 	touch $@ $(VENV)/.run
+
+$(VENV)/.browser: $(VENV)/.dev
+	test -x /usr/bin/chromium || { echo "Debian's package chromium is needed: apt-get install chromium"; exit 2; }
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[browser]'
+	touch $@
 
 clean:
 	rm -rf $(VENV) runs

@@ -17,8 +17,9 @@ from scipy.special import log_softmax
 
 from resdeploy.contracts import Batch, Runner
 from resdeploy.errors import DataError
+from resdeploy.measure.gallery import Gallery
 from resdeploy.measure.paired import drop_interval, mcnemar_p, wilson
-from resdeploy.records import DriftFigures, Flip
+from resdeploy.records import ClassHits, DriftFigures, Flip
 from resdeploy.words import Head
 
 
@@ -26,10 +27,12 @@ class DriftMeter:
     """Takes logits batch by batch; `result` gives what they amount to.
 
     head: what the answers are. Features are no classes: there is no top-1, and labels say nothing.
+    gallery: is shown the images that are answered differently.
     """
 
-    def __init__(self, *, head: Head = Head.LOGITS) -> None:
+    def __init__(self, *, head: Head = Head.LOGITS, gallery: Gallery | None = None) -> None:
         self.head = head
+        self.gallery = gallery
         self.classes = head is not Head.FEATURES
         self.samples = 0
         self.labelled = 0
@@ -47,6 +50,8 @@ class DriftMeter:
         self.ties = 0
         self.divergence = 0.0
         self.divergence_max = 0.0
+        # Of each class: images, and how many of them the reference and the candidate get right.
+        self.per_class: NDArray[np.int64] = np.zeros((0, 3), np.int64)
 
     def add(
         self, batch: Batch, reference: NDArray[np.float32], candidate: NDArray[np.float32]
@@ -106,6 +111,8 @@ class DriftMeter:
         labels = batch.labels
         for row in np.flatnonzero(ref_class != cand_class):
             before, after = int(ref_class[row]), int(cand_class[row])
+            if self.gallery is not None:
+                self.gallery.show(batch.ids[row], batch.images[row])
             self.flipped.append(
                 Flip(
                     id=batch.ids[row],
@@ -132,6 +139,10 @@ class DriftMeter:
         self.gained += int((still & ~right).sum())
         self.hits["ref5"] += _top5_hits(ref, labels)
         self.hits["cand5"] += _top5_hits(cand, labels)
+        if not len(self.per_class):
+            self.per_class = np.zeros((classes, 3), np.int64)
+        for column, counted in enumerate((labels, labels[right], labels[still])):
+            self.per_class[:, column] += np.bincount(counted, minlength=classes)
 
     def result(self) -> DriftFigures:
         """What the batches so far amount to; null where there is nothing to say."""
@@ -171,12 +182,20 @@ class DriftMeter:
     def _pairs(self) -> dict[str, Any]:
         """What the images say on which one model is right and the other is not."""
         low, high = drop_interval(self.lost, self.gained, self.samples)
+        least, most = wilson(self.hits["cand1"], self.samples)
         return {
+            "top1_lower_95": least,
+            "top1_upper_95": most,
             "top1_lost": self.lost,
             "top1_gained": self.gained,
             "top1_drop_lower_95": low,
             "top1_drop_upper_95": high,
             "mcnemar_p": mcnemar_p(self.lost, self.gained),
+            "per_class": tuple(
+                ClassHits(label=label, images=images, reference=before, candidate=after)
+                for label, (images, before, after) in enumerate(self.per_class.tolist())
+                if images
+            ),
         }
 
     def _sqnr_db(self) -> float:
@@ -209,12 +228,13 @@ def measure_drift(
     batches: Iterable[Batch],
     *,
     head: Head = Head.LOGITS,
+    gallery: Gallery | None = None,
 ) -> dict[str, DriftFigures]:
     """The drift of every candidate from one reference; each image is decoded and run once.
 
-    head: what the answers of all of them are.
+    head: what the answers of all of them are. gallery: see DriftMeter.
     """
-    meters = {name: DriftMeter(head=head) for name in candidates}
+    meters = {name: DriftMeter(head=head, gallery=gallery) for name in candidates}
     for batch in batches:
         expected = reference.run(batch.images)
         for name, runner in candidates.items():

@@ -10,6 +10,7 @@ from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Progress, Runner, Source
 from resdeploy.errors import DataError, UsageError, listed
 from resdeploy.measure.drift import measure_drift
+from resdeploy.measure.gallery import Gallery
 from resdeploy.models.heads import headed
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline.feeding import FedRunner
@@ -85,8 +86,11 @@ def drift_records(
     *,
     threads: int,
     progress: Progress,
+    gallery: Gallery | None = None,
 ) -> tuple[DriftRecord, ...]:
     """Every candidate against the eager model, on every image of `source`, in one pass.
+
+    gallery: is shown the images that some candidate answers differently.
 
     Raises:
         UsageError: some candidates give logits, others something else.
@@ -107,7 +111,7 @@ def drift_records(
         batches = progress(
             source.batches(preprocess, COMPARE_BATCH), "comparing", -(-samples // COMPARE_BATCH)
         )
-        drifts = measure_drift(eager, runners, batches, head=head)
+        drifts = measure_drift(eager, runners, batches, head=head, gallery=gallery)
     facts = source.facts()
     return tuple(
         drift_record(candidate, drifts[candidate.name], facts, trained=reference.facts.trained)

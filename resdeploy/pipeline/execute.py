@@ -20,6 +20,7 @@ from resdeploy.artifact import (
 from resdeploy.contracts import Notify, Progress
 from resdeploy.errors import ArtifactError
 from resdeploy.gate import judge
+from resdeploy.measure.gallery import Gallery
 from resdeploy.pipeline import compare, make, paid, timing
 from resdeploy.pipeline.int8.calibration import tell_audit
 from resdeploy.pipeline.plan import TargetPlan, float_source
@@ -54,6 +55,7 @@ from resdeploy.records import (
 
 STORE = ".steps"
 _DRIFT = "drift.json"
+_PICTURES = 48  # of flipped images, some 3 kB each, in the results and in the report
 
 
 class Execution:
@@ -81,6 +83,7 @@ class Execution:
         self.drift: tuple[DriftRecord, ...] = ()
         self.bench: tuple[LatencyRecord, ...] = ()
         self.paid: dict[str, Paid] = {}
+        self.pictures: dict[str, str] = {}
         self.targets: dict[str, TargetResult] = {}
 
     def run(self) -> RunResult:
@@ -103,6 +106,7 @@ class Execution:
             drift=self.drift,
             bench=self.bench,
             paid=self.paid,
+            pictures=self.pictures,
             rules=self.recipe.gate,
             baseline=self.baseline,
             judgement=judge(
@@ -179,24 +183,31 @@ class Execution:
         for target in self.plan.targets:
             self._publish(target)
         reused = self._once(step.key, lambda to: self._drift(step, to), self._drifted)
-        self.drift = self._drifted(step.key)
+        found = self._drifted(step.key)
+        self.drift, self.pictures = found.records, found.pictures
         self.evaluated_on = _as_read(self.evaluated_on, self.drift[0].data)
         compare.tell_skipped(self.evaluated_on, self.notify)
         return reused
 
-    def _drifted(self, key: str) -> tuple[DriftRecord, ...]:
-        return read_document(self.store.path(key) / _DRIFT, DriftRecords).records
+    def _drifted(self, key: str) -> DriftRecords:
+        return read_document(self.store.path(key) / _DRIFT, DriftRecords)
 
     def _drift(self, step: Drift, folder: Path) -> None:
+        preprocess = self.plan.facts.preprocess
+        # Of noise there is nothing to be seen.
+        most = 0 if self.evaluation.facts().synthetic else _PICTURES
+        gallery = Gallery(preprocess, most)
         records = compare.drift_records(
             self.loaded,
             [self._candidate(stage) for stage in step.stages],
             self.evaluation,
-            self.plan.facts.preprocess,
+            preprocess,
             threads=self.threads,
             progress=self.progress,
+            gallery=gallery,
         )
-        write_text(folder / _DRIFT, DriftRecords(records=records).to_json())
+        found = DriftRecords(records=records, pictures=gallery.pictures)
+        write_text(folder / _DRIFT, found.to_json())
 
     def _bench(self, step: Bench) -> None:
         """Time the targets whose answers broke no rule; the others are marked."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import Field
+
 from resdeploy.contracts import Source
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline.plan import Plan
@@ -27,7 +29,8 @@ class Prepared:
 
 
 class DriftRecords(Document):
-    """The drift of every stage of a run, as one stored file."""
+    """The drift of every stage of a run, as one stored file; pictures as RunResult has them."""
 
     kind: Literal["drift"] = "drift"
     records: tuple[DriftRecord, ...]
+    pictures: dict[str, str] = Field(default_factory=dict)

@@ -37,6 +37,7 @@ from resdeploy.records.inputs import (
 )
 from resdeploy.records.layers import LayerDrift, LayersRecord
 from resdeploy.records.measurements import (
+    ClassHits,
     DriftFigures,
     DriftRecord,
     Flip,
@@ -88,6 +89,7 @@ __all__ = [
     "CastOptions",
     "Change",
     "Check",
+    "ClassHits",
     "Compiled",
     "DataFacts",
     "Document",

@@ -21,6 +21,15 @@ class Flip(Record):
     candidate_margin: float | None = None
 
 
+class ClassHits(Record):
+    """The images of one class (its index), and how many of them each model gets right."""
+
+    label: int
+    images: int
+    reference: int
+    candidate: int
+
+
 class Measured(Record):
     """What was measured: the name it is reported by, and its path (empty for a module)."""
 
@@ -41,6 +50,8 @@ class DriftFigures(Record):
     likely so unequal numbers of them are if neither model is better.
     ties: images on which two logits of a model are its largest. kl_mean, kl_max: divergence of
     the candidate's softmax from the reference's, of one image, in nats.
+    top1_lower_95, top1_upper_95: of the candidate's top-1 (Wilson). per_class: the classes that
+    have images, in order; empty without labels.
     """
 
     samples: int
@@ -66,6 +77,9 @@ class DriftFigures(Record):
     ties: int | None = None
     kl_mean: float | None = None
     kl_max: float | None = None
+    top1_lower_95: float | None = None
+    top1_upper_95: float | None = None
+    per_class: tuple[ClassHits, ...] = ()
 
 
 class DriftRecord(DriftFigures, Measured):

@@ -55,7 +55,8 @@ class StepResult(Record):
 class RunResult(Document):
     """Everything a run found out: `results.json`.
 
-    paid: of the INT8 targets by name, those that were timed.
+    paid: of the INT8 targets by name, those that were timed. pictures: of the first images that
+    some artifact answers differently, by their ids: the base64 of JPEG files of what the model saw.
     """
 
     kind: Literal["run"] = "run"
@@ -71,6 +72,7 @@ class RunResult(Document):
     drift: tuple[DriftRecord, ...]
     bench: tuple[LatencyRecord, ...]
     paid: dict[str, Paid] = Field(default_factory=dict)
+    pictures: dict[str, str] = Field(default_factory=dict)
     rules: tuple[Rule, ...]
     baseline: Baseline | None = None
     judgement: Judgement

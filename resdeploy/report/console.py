@@ -22,6 +22,7 @@ from resdeploy.records import (
     ThroughputRecord,
     Verdict,
 )
+from resdeploy.report.flips import flips_grid
 from resdeploy.report.format import sentence
 from resdeploy.report.grids import (
     VERDICT_TONES,
@@ -30,7 +31,6 @@ from resdeploy.report.grids import (
     changes_grid,
     drift_grid,
     findings_grid,
-    flips_grid,
     latency_grid,
     steps_grid,
     targets_grid,

@@ -76,7 +76,7 @@ _EFFECT_TONES = {
 }
 
 
-def _columns(*titles: str) -> tuple[Column, ...]:
+def columns(*titles: str) -> tuple[Column, ...]:
     """Columns by title; a trailing '#' marks numbers."""
     return tuple(Column(title.rstrip("#"), title.endswith("#")) for title in titles)
 
@@ -90,8 +90,9 @@ def targets_grid(result: RunResult) -> Grid:
     rows += [_target_row(target, drift.get(target.name), result) for target in result.targets]
     return Grid(
         title="Targets",
-        caption="What was made, how its answers compare with the reference, and how fast it is",
-        columns=_columns(
+        caption="What was made, how its answers compare with the reference, and how fast it is; "
+        "below agreement and top-1, their 95 % intervals",
+        columns=columns(
             "Target",
             "Size#",
             "Agree#",
@@ -132,7 +133,7 @@ def _target_row(
     return (
         Cell(f"{target.name}\n{kind}, {target.runtime}", Tone.STRONG),
         Cell(text.bytes_text(target.size_bytes)),
-        Cell(text.fraction_text(drift.top1_agreement if drift else None)),
+        Cell(_with_interval(drift.top1_agreement, drift, "agreement") if drift else text.NONE),
         Cell(_top1_text(drift)),
         Cell(sqnr_text(drift) if drift else text.NONE),
         *_latency_cells(timed),
@@ -143,7 +144,8 @@ def _top1_text(drift: DriftRecord | None) -> str:
     if drift is None or drift.top1_candidate is None:
         return text.NONE
     before = text.fraction_text(drift.top1_reference)
-    return f"{before}\n→{text.SPACE}{text.fraction_text(drift.top1_candidate)}"
+    after = _with_interval(drift.top1_candidate, drift, "top1")
+    return f"{before}\n→{text.SPACE}{after}"
 
 
 def _latency_cells(timed: Sequence[LatencyRecord]) -> tuple[Cell, ...]:
@@ -180,7 +182,7 @@ def findings_grid(judgement: Judgement) -> Grid:
     return Grid(
         title="Gate",
         caption="Each rule on each target; the findings that decide come first",
-        columns=_columns("Metric", "Verdict", "Target", "Value#", "Limit#", "Why"),
+        columns=columns("Metric", "Verdict", "Target", "Value#", "Limit#", "Why"),
         rows=tuple(_finding_row(finding) for finding in ordered),
     )
 
@@ -218,7 +220,7 @@ def drift_grid(drift: Sequence[DriftRecord]) -> Grid:
         title="Drift",
         caption="Each artifact against the eager FP32 reference, on the same images; "
         "below agreement and drop of top-1, their 95 % intervals",
-        columns=_columns(
+        columns=columns(
             "Artifact",
             "Images#",
             "Agree#",
@@ -265,33 +267,6 @@ def _with_interval(seen: float | None, drift: DriftRecord, name: str) -> str:
     return text.fraction_text(seen).replace("-", "−") + text.interval_text(*ends)
 
 
-def flips_grid(drift: DriftRecord, limit: int = 20) -> Grid:
-    """The first `limit` images on which the candidate answers differently."""
-    shown = drift.flipped[:limit]
-    more = (drift.flips or len(drift.flipped)) - len(shown)
-    rest = f", the first {len(shown)} of them; {text.count_text(more)} more" if more > 0 else ""
-    return Grid(
-        title=f"Flipped by {drift.name}",
-        caption=f"Images that {drift.name} answers differently{rest}",
-        columns=_columns("Image", "Reference", "Candidate", "Label"),
-        rows=tuple(
-            (
-                Cell(flip.id),
-                Cell(_class_text(flip.reference, drift.data.classes)),
-                Cell(_class_text(flip.candidate, drift.data.classes)),
-                Cell(_class_text(flip.label, drift.data.classes)),
-            )
-            for flip in shown
-        ),
-    )
-
-
-def _class_text(index: int | None, classes: tuple[str, ...]) -> str:
-    if index is None:
-        return text.NONE
-    return classes[index] if 0 <= index < len(classes) else f"class {index}"
-
-
 def latency_grid(bench: Sequence[LatencyRecord]) -> Grid:
     """One row per runner and batch size, batch by batch."""
     ordered = sorted(bench, key=lambda record: record.batch)
@@ -300,7 +275,7 @@ def latency_grid(bench: Sequence[LatencyRecord]) -> Grid:
         title="Latency",
         caption="Reference and candidates timed in turns, round by round; "
         f"speed-up over the fastest that PyTorch itself was: {over}{_busy_text(ordered)}",
-        columns=_columns(
+        columns=columns(
             "Runner", "Batch#", "p50 ms#", "p90 ms#", "p99 ms#", "Images/s#", "Speed-up#", "Rounds#"
         ),
         rows=tuple(_latency_row(record) for record in ordered),
@@ -318,7 +293,7 @@ def throughput_grid(records: Sequence[ThroughputRecord]) -> Grid:
     return Grid(
         title=f"Throughput of {streams} stream{'s' * (streams > 1)}",
         caption=f"Each one after the other, for {records[0].seconds:.1f} s{_busy_text(records)}",
-        columns=_columns(
+        columns=columns(
             "Artifact", "Batch#", "Threads each#", "Images/s#", "p50 ms#", "p99 ms#", "Inferences#"
         ),
         rows=tuple(
@@ -356,7 +331,7 @@ def steps_grid(steps: Sequence[StepResult]) -> Grid:
     return Grid(
         title="Steps",
         caption="What was done, and what was there already",
-        columns=_columns("Step", "Of", "Key", "Result", "Time#"),
+        columns=columns("Step", "Of", "Key", "Result", "Time#"),
         rows=tuple(
             (
                 Cell(step.kind, Tone.STRONG),
@@ -375,7 +350,7 @@ def changes_grid(changes: Sequence[Change]) -> Grid:
     return Grid(
         title="Baseline",
         caption="What changes when this run is accepted",
-        columns=_columns("Target", "What", "Old#", "New#", "Effect"),
+        columns=columns("Target", "What", "Old#", "New#", "Effect"),
         rows=tuple(
             (
                 Cell(change.target or "run"),

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 
 from resdeploy.records import (
     DataFacts,
+    DriftRecord,
     MachineFacts,
     ModelFacts,
     Preprocess,
@@ -19,6 +20,8 @@ from resdeploy.records import (
     Verdict,
 )
 from resdeploy.report import format as text
+from resdeploy.report.charts import classes_svg, sweep_svg, trade_svg
+from resdeploy.report.flips import classes_grid, flips_view
 from resdeploy.report.grids import (
     Cell,
     Column,
@@ -26,7 +29,6 @@ from resdeploy.report.grids import (
     Tone,
     drift_grid,
     findings_grid,
-    flips_grid,
     latency_grid,
     steps_grid,
     targets_grid,
@@ -83,7 +85,8 @@ def page_from_result(result: RunResult) -> str:
         plots=_plots(result),
         latency=latency_grid(result.bench),
         drift=drift_grid(result.drift),
-        flips=[flips_grid(record) for record in result.drift if record.flipped],
+        classes=[classes_grid(record) for record in _of_targets(result) if record.per_class],
+        flips=[flips_view(record, result) for record in result.drift if record.flipped],
         steps=steps_grid(result.steps),
         artifacts=_artifacts_grid(result),
         versions=_versions_grid(result.machine),
@@ -182,6 +185,11 @@ def _machine_fact(machine: MachineFacts) -> Fact:
     )
 
 
+def _of_targets(result: RunResult) -> list[DriftRecord]:
+    names = {target.name for target in result.targets}
+    return [record for record in result.drift if record.name in names]
+
+
 def _plots(result: RunResult) -> list[Plot]:
     drawn = (
         (
@@ -199,6 +207,30 @@ def _plots(result: RunResult) -> list[Plot]:
             "Each group follows one target from export to the file that ships: a shorter bar is "
             "more noise, an open bar is identical to the reference, and orange marks the step "
             "where answers began to change.",
+        ),
+        (
+            "trade",
+            "Accuracy against latency",
+            trade_svg(result),
+            "Further up answers better, further left is faster; the line is the front that nothing "
+            "here is beyond (Pareto). Times are medians at the least batch.",
+        ),
+        (
+            "sweep",
+            "Throughput by batch",
+            sweep_svg(result.bench, [target.name for target in result.targets]),
+            "The number stands at the knee: the least batch that brings 95 % of the runner's best "
+            "throughput. A larger one only makes answers later.",
+        ),
+        *(
+            (
+                f"classes-{index}",
+                f"Classes changed by {record.name}",
+                classes_svg(record),
+                "The share of each class's images that the candidate gets right and the reference "
+                "does not, less those that it loses.",
+            )
+            for index, record in enumerate(_of_targets(result))
         ),
     )
     return [

@@ -32,6 +32,7 @@ INKS = {
     "candidate": "#2b80c4",
     "reference": "#8a9099",
     "loss": "#d9730d",
+    "paper": "#fefefd",
 }
 
 WIDTH = 480.0  # SVG units: a phone shows them at three quarters, half a screen at full size

@@ -118,7 +118,7 @@ def test_tables_and_drawings_can_be_heard(page: Page) -> None:
     assert len(page.all("caption")) == len(page.all("table")) > 0
     assert all(attrs.get("scope") in ("row", "col") for attrs in page.all("th"))
     drawings = [attrs for attrs in page.all("svg") if attrs.get("aria-hidden") != "true"]
-    assert len(drawings) == 2
+    assert len(drawings) == 4
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawings)
     assert len(page.all("figcaption")) == 2
 
