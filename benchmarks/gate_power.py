@@ -156,7 +156,8 @@ def decided(pair: Pair, count: int, rounds: int) -> dict[str, Any]:
 
     verdicts, unmarked = Counter[str](), Counter[str]()
     ratios, noises, lengths = [], [], []
-    for _ in range(count):
+    for done in range(count):
+        print(f"\r{done} of {count} {dict(verdicts)}   ", end="", file=sys.stderr, flush=True)
         found = measured(pair, rounds=rounds)
         verdicts[verdict_of(pair, found)] += 1
         quiet = tuple(item.model_copy(update={"load": None}) for item in found)
@@ -271,7 +272,7 @@ def main() -> int:
     parser.add_argument("--model", default="resnet18", help="[default: resnet18]")
     parser.add_argument("--size", type=int, default=64, help="[default: 64]")
     parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
-    parser.add_argument("--rounds", type=int, default=50, help="[default: 50]")
+    parser.add_argument("--rounds", type=int, default=100, help="[default: 100]")
     parser.add_argument("--same", type=int, default=200, help="[default: 200]")
     parser.add_argument("--slower", type=int, default=100, help="[default: 100]")
     given = parser.parse_args()

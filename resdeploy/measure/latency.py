@@ -1,10 +1,12 @@
 """Runners and inputs in, raw timings out, taken in turn so that a busy moment hits all.
 
-In each round every runner gets one untimed and then one timed inference of the same input, in an
-order that changes with each round so that everyone has every place equally often. The untimed one
-lets the threads of the runner before go to sleep and the caches fill, as they are in a service
-that runs one model. Rounds take the inputs in turn, and every tenth looks whether the timed answer
-is one to its own input: who gives an old answer back is fast, and wrong.
+In its turn a runner rests, has untimed inferences until it is as fast as it was alone, and then a
+burst of timed ones: what it takes in a service that runs one model. The threads of the runner
+before it wait for work by spinning, and would take its cores: on two cores resnet18 took 1.9 ms
+alone, 7.5 ms right after another session, for some thirty inferences, and most often 1.9 ms again
+after a rest of 50 ms. The order changes with each turn, so that everyone has every place equally
+often. Rounds take the inputs in turn, and every tenth looks whether the timed answer is one to
+its own input: who gives an old answer back is fast, and wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,14 +31,20 @@ NOISY_SPREAD = 0.10
 # How much slower than the median the slowest tenth may be before we call the machine busy.
 NOISY_P90 = 1.5
 
-_LEAST_ROUNDS = 3  # of which one may be disturbed, and the median is none the worse
-
 # A runner is warm when its last inferences are not faster than those before by more than this.
 _STEADY = 0.05
 _WINDOW = 5  # inferences whose fastest counts
 _WARM_LIMIT_S = 2.0  # beyond the least number: then it is timed as it is, and that is told
 
 _LOOK = 10  # rounds from one look at an answer to the next
+
+BURST = 5  # timed inferences in a turn
+_AGAIN = 3  # untimed ones before them, at least
+_REST_S = 0.05
+# Then it goes on until two in a row are at most this much slower than its fastest window was, or
+# for so long: a runner that never comes back to what it was is timed as it is.
+_SETTLED = 1.25
+_SETTLE_LIMIT_S = 0.3
 
 
 def measure_latency(
@@ -46,14 +55,15 @@ def measure_latency(
     warmup: int,
     limit_s: float = math.inf,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
+    sleep: Callable[[float], None] = time.sleep,
     progress: Progress = silent,
 ) -> dict[str, TimingFigures]:
     """Time every runner round by round on the same inputs, each as that runner takes them.
 
     images: of each runner the same number of inputs; more than one, for answers to be told apart.
     warmup: the least number of untimed inferences; it goes on until a runner is steady.
-    limit_s: after so many seconds no further round begins, but there are three of them.
-    The garbage collector runs between rounds, never inside a sample.
+    limit_s: after so many seconds no further turn begins, but there is one.
+    The garbage collector runs between turns, never inside a sample.
 
     Raises:
         VerificationError: a runner gave the answer to another input.
@@ -68,40 +78,54 @@ def measure_latency(
             name: _warmed(runner, images[name], warmup, clock_ns)
             for name, runner in runners.items()
         }
+        usual = {name: row.usual_ns for name, row in warmed.items()}
         answers = {name: _Answers(name, runner, images[name]) for name, runner in runners.items()}
         end_ns = clock_ns() + limit_s * 1e9
-        for index in progress(range(rounds), f"timing batch {batch}", rounds):
-            if index >= _LEAST_ROUNDS and clock_ns() >= end_ns:
+        turns = range(0, rounds, BURST)
+        for first in progress(turns, f"timing batch {batch}", len(turns)):
+            if first and clock_ns() >= end_ns:
                 break
-            which = index % len(images[names[0]])
-            for name in turn(names, index):
-                runner, own = runners[name], images[name][which]
-                runner.run(own)
-                start = clock_ns()
-                answer = runner.run(own)
-                samples[name].append(clock_ns() - start)
-                if index % _LOOK == 0:
-                    answers[name].require_own(answer, which)
+            for name in turn(names, first // BURST):
+                runner, own = runners[name], images[name]
+                sleep(_REST_S)
+                _settle(runner, own, usual[name], clock_ns)
+                for index in range(first, min(first + BURST, rounds)):
+                    which = index % len(own)
+                    start = clock_ns()
+                    answer = runner.run(own[which])
+                    samples[name].append(clock_ns() - start)
+                    if index % _LOOK == 0:
+                        answers[name].require_own(answer, which)
+                usual[name] = min(usual[name], float(np.median(samples[name][first:])))
             gc.collect(0)
     finally:
         if collecting:
             gc.enable()
     return {
-        name: timing_of(samples[name], *warmed[name], doubt=answers[name].doubt) for name in runners
+        name: timing_of(samples[name], row.count, steady=row.steady, doubt=answers[name].doubt)
+        for name, row in warmed.items()
     }
 
 
 def turn(names: Sequence[str], index: int) -> list[str]:
-    """The order of a round: forward and back by turns, each time from another place."""
+    """The order of a turn: forward and back by turns, each time from another place."""
     first = index // 2 % len(names)
     order = [*names[first:], *names[:first]]
     return order if index % 2 == 0 else order[::-1]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Warmed:
+    """How many inferences it took until a runner was steady, whether it was, and how fast then."""
+
+    count: int
+    steady: bool
+    usual_ns: float
+
+
 def _warmed(
     runner: Runner, images: Sequence[NDArray[Any]], least: int, clock_ns: Callable[[], int]
-) -> tuple[int, bool]:
-    """How many inferences it took until the runner was steady, and whether it was."""
+) -> _Warmed:
     times: list[int] = []
     limit_ns = math.inf
     while True:
@@ -109,9 +133,25 @@ def _warmed(
         if len(times) >= least:
             limit_ns = min(limit_ns, before + _WARM_LIMIT_S * 1e9)
             if _is_steady(times) or before >= limit_ns:
-                return len(times), _is_steady(times)
+                windows = (times[at : at + _WINDOW] for at in range(max(1, len(times) - _WINDOW)))
+                usual = min((float(np.median(window)) for window in windows if window), default=0.0)
+                return _Warmed(count=len(times), steady=_is_steady(times), usual_ns=usual)
         runner.run(images[len(times) % len(images)])
         times.append(clock_ns() - before)
+
+
+def _settle(
+    runner: Runner, images: Sequence[NDArray[Any]], usual_ns: float, clock_ns: Callable[[], int]
+) -> None:
+    """Untimed inferences until the runner is as fast as it was, or for as long as that may take."""
+    times: list[int] = []
+    start = clock_ns()
+    while clock_ns() - start < _SETTLE_LIMIT_S * 1e9 or len(times) < _AGAIN:
+        before = clock_ns()
+        runner.run(images[len(times) % len(images)])
+        times.append(clock_ns() - before)
+        if len(times) >= _AGAIN and max(times[-2:]) <= _SETTLED * usual_ns:
+            return
 
 
 def _is_steady(times: Sequence[int]) -> bool:
@@ -152,7 +192,7 @@ class _Answers:
 
 
 def timing_of(
-    samples_ns: Sequence[int], warmup: int, steady: bool = True, *, doubt: str = ""
+    samples_ns: Sequence[int], warmup: int, *, steady: bool = True, doubt: str = ""
 ) -> TimingFigures:
     """Percentiles and spread of raw durations in nanoseconds.
 

@@ -20,7 +20,7 @@ from resdeploy.contracts import Notify, Progress, Runner, silent, unheard
 from resdeploy.engines.gpu import gpu_state
 from resdeploy.errors import ArtifactError, MissingExtraError
 from resdeploy.gate import METRICS, is_broken, is_decided
-from resdeploy.measure.latency import measure_latency
+from resdeploy.measure.latency import BURST, measure_latency
 from resdeploy.measure.load import LoadMeter
 from resdeploy.measure.machine import machine_facts
 from resdeploy.measure.side_by_side import side_by_side
@@ -42,7 +42,7 @@ from resdeploy.records import (
 )
 from resdeploy.runtimes import RUNTIMES
 
-_LEAST_ROUNDS = 50
+_LEAST_ROUNDS = 100
 _TRIES = 3  # each twice as long as the one before, until one decides
 _WARMUP = 5
 
@@ -230,6 +230,7 @@ def measured_once(pair: Pair, *, rounds: int) -> SideBySide:
         states = (before, gpu_state() if on_gpu else None)
     return side_by_side(
         *(timings[name].samples_ns for name in named),
+        burst=BURST,
         load=meter.load,
         throttled=throttles(states),
     )

@@ -177,9 +177,10 @@ class Ratio(Record):
 class SideBySide(Record):
     """A candidate, a baseline, and that baseline again in another session, timed in turn.
 
-    p50, p99: of the candidate over the baseline. noise: what two sessions of the same file differ
-    by, as a ratio of 1 or more, by which the intervals are wider. slower_p: how likely such times
-    are if the candidate is no slower, by the signed-rank test.
+    p50, p99: of the candidate over the baseline, of the usual time and of the slow ones. noise:
+    what two sessions of the same file differ by, as a ratio of 1 or more, by which the intervals
+    are wider. slower_p: how likely such times are if the candidate is no slower, by the signed-
+    rank test.
     """
 
     rounds: int

@@ -62,18 +62,27 @@ def three() -> tuple[dict[str, FakeRunner], list[str], FakeClock]:
     return {name: FakeRunner(name, log, clock, ns) for name, ns in times.items()}, log, clock
 
 
-def test_runners_take_turns_and_everyone_has_every_place() -> None:
+def test_runners_take_turns_and_rest_before_each() -> None:
     runners, log, clock = three()
+    rests: list[float] = []
     timings = measure_latency(
-        runners, dict.fromkeys(runners, IMAGES), rounds=6, warmup=2, clock_ns=clock
+        runners,
+        dict.fromkeys(runners, IMAGES),
+        rounds=12,
+        warmup=2,
+        clock_ns=clock,
+        sleep=rests.append,
     )
     warm = 10 + len(IMAGES)  # until it is steady, and an answer to each input
     assert log[: 3 * warm] == ["a"] * 10 + ["b"] * 10 + ["c"] * 10 + ["a", "a", "b", "b", "c", "c"]
-    assert "".join(log[3 * warm :: 2]) == "abc" + "cba" + "bca" + "acb" + "cab" + "bac"
+    turns = [(order, 8 if index < 2 else 5) for index, order in enumerate(("abc", "cba", "bca"))]
+    expected = "".join(name * count for order, count in turns for name in order)
+    assert "".join(log[3 * warm :]) == expected  # three untimed ones, then five, and at last two
+    assert len(rests) == 9
     assert {name: timing.samples_ns for name, timing in timings.items()} == {
-        "a": (1_000_000,) * 6,
-        "b": (3_000_000,) * 6,
-        "c": (7_000_000,) * 6,
+        "a": (1_000_000,) * 12,
+        "b": (3_000_000,) * 12,
+        "c": (7_000_000,) * 12,
     }
     assert (timings["b"].p50_ms, timings["b"].warmup, timings["b"].note) == (3.0, 10, "")
 
@@ -146,9 +155,9 @@ def test_answers_that_are_all_the_same_are_told() -> None:
     assert "may not compute any" in found.note
 
 
-@pytest.mark.parametrize(("limit_s", "rounds"), [(0.001, 3), (0.1, 5), (10.0, 20)])
-def test_no_round_begins_after_the_limit_but_there_are_three(limit_s: float, rounds: int) -> None:
-    runners, _, clock = three()  # a round takes 22 ms
+@pytest.mark.parametrize(("limit_s", "rounds"), [(0.001, 5), (0.1, 10), (10.0, 20)])
+def test_no_turn_begins_after_the_limit_but_there_is_one(limit_s: float, rounds: int) -> None:
+    runners, _, clock = three()  # a turn of all takes 88 ms
     images = dict.fromkeys(runners, IMAGES)
     timings = measure_latency(runners, images, rounds=20, warmup=1, limit_s=limit_s, clock_ns=clock)
     assert {len(timing.samples_ns) for timing in timings.values()} == {rounds}
@@ -168,7 +177,7 @@ def test_the_garbage_collector_is_put_back_after_a_failure() -> None:
     runners, _, clock = three()
 
     def interrupted(items: object, label: str, total: int | None = None) -> Iterator[int]:
-        assert (label, total) == ("timing batch 2", 2)
+        assert (label, total) == ("timing batch 2", 1)
         yield 0
         raise KeyboardInterrupt
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from resdeploy.measure.latency import BURST
 from resdeploy.measure.side_by_side import side_by_side
 from resdeploy.records import SideBySide
 
@@ -21,7 +22,10 @@ def times(seed: int, *, rounds: int = 50, factor: float = 1.0, spread: float = 0
 
 def found(seed: int, factor: float = 1.0, *, session: float = 1.0) -> SideBySide:
     return side_by_side(
-        times(3 * seed), times(3 * seed + 1, factor=session), times(3 * seed + 2, factor=factor)
+        times(3 * seed),
+        times(3 * seed + 1, factor=session),
+        times(3 * seed + 2, factor=factor),
+        burst=BURST,
     )
 
 
@@ -48,11 +52,11 @@ def test_the_interval_of_the_tails_mostly_holds_the_true_ratio(factor: float) ->
 @settings(max_examples=20, deadline=None)
 def test_a_candidate_that_takes_twice_as_long_has_twice_the_ratio(seed: int, power: int) -> None:
     first, again, third = (times(seed + index) for index in range(3))
-    once = side_by_side(first, again, third)
-    scaled = side_by_side(first, again, tuple(round(ns * 2.0**power) for ns in third))
+    once = side_by_side(first, again, third, burst=BURST)
+    scaled = side_by_side(first, again, tuple(round(ns * 2.0**power) for ns in third), burst=BURST)
     for one, other in ((once.p50, scaled.p50), (once.p99, scaled.p99)):
-        assert other.value == pytest.approx(one.value * 2.0**power, rel=1e-6)
-        assert other.lower_99 == pytest.approx(one.lower_99 * 2.0**power, rel=1e-6)
+        assert other.value == pytest.approx(one.value * 2.0**power, rel=1e-5)
+        assert other.lower_99 == pytest.approx(one.lower_99 * 2.0**power, rel=1e-5)
         assert one.lower_99 <= one.value <= one.upper_99
     assert once.noise >= 1
 
@@ -66,12 +70,12 @@ def test_sessions_of_one_file_that_differ_leave_a_small_difference_undecided() -
 
 
 def test_a_candidate_that_is_slower_is_so_with_certainty() -> None:
-    assert found(2, 1.1).slower_p < 1e-6
+    assert found(2, 1.1).slower_p < 1e-3
     assert found(2, 0.9).slower_p > 0.99
 
 
 def test_series_of_other_rounds_are_refused() -> None:
-    with pytest.raises(ValueError, match="same five or more"):
-        side_by_side(times(0), times(1), times(2, rounds=49))
-    with pytest.raises(ValueError, match="same five or more"):
-        side_by_side(*(times(seed, rounds=4) for seed in range(3)))
+    with pytest.raises(ValueError, match="same 8 or more"):
+        side_by_side(times(0), times(1), times(2, rounds=49), burst=BURST)
+    with pytest.raises(ValueError, match="same 8 or more"):
+        side_by_side(*(times(seed, rounds=39) for seed in range(3)), burst=BURST)

@@ -53,7 +53,7 @@ def test_both_files_are_timed_and_the_verdict_is_had_again_from_files(
     assert (found.sha256, found.baseline_sha256) == (target.sha256, baseline.targets[0].sha256)
     (measured,) = found.measurements
     times = (measured.baseline_ns, measured.again_ns, measured.candidate_ns)
-    assert [len(series) for series in times] == [50] * 3
+    assert [len(series) for series in times] == [100] * 3
     assert 0.1 < measured.p50.value < 10
     finding = json.loads(said.out)["findings"][-1]
     busy = bool(measured.load and measured.load.busy)  # tests run beside each other

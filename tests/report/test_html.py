@@ -120,7 +120,7 @@ def test_tables_and_drawings_can_be_heard(page: Page) -> None:
     drawings = [attrs for attrs in page.all("svg") if attrs.get("aria-hidden") != "true"]
     assert len(drawings) == 4
     assert all(attrs["role"] == "img" and attrs["aria-label"] for attrs in drawings)
-    assert len(page.all("figcaption")) == 2
+    assert len(page.all("figcaption")) == 4
 
 
 def test_equal_runs_give_equal_bytes() -> None:
