@@ -39,16 +39,7 @@ from resdeploy.records import (
 
 _WEIGHT_WORDS = ("random", "embedded", "pretrained", "torchvision", "hf", "own")
 # Reports use these names for what lies between the model and its targets.
-STEP_NAMES = (
-    "eager",
-    "channels-last",
-    "compile",
-    "torchscript",
-    "export",
-    "simplify",
-    "quantize",
-    "cast",
-)
+STEP_NAMES = ("eager", "export", "simplify", "quantize", "cast")
 
 # Fields of a Recipe that TOML calls otherwise, or cannot say.
 _NOT_TOML = ("base", "schema_version")
@@ -196,6 +187,11 @@ def _contradictions(recipe: Recipe, names: Names) -> list[str]:
         f"targets[{index}].name: {name!r} is the name of a step; choose another"
         for index, name in enumerate(targets)
         if name in STEP_NAMES
+    ]
+    problems += [
+        f"targets[{index}].name: {name!r} is the name of one of bench.against; choose another"
+        for index, name in enumerate(targets)
+        if name in recipe.bench.against
     ]
     problems += names.rule_problems(recipe.gate, targets)
     problems += [

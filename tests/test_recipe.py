@@ -336,3 +336,14 @@ def test_timed_batches_lie_within_the_profile(tmp_path: Path, names: Names) -> N
 def test_a_limit_in_per_cent_is_refused(tmp_path: Path, names: Names, rule: str, said: str) -> None:
     (problem,) = problems(tmp_path, SMALL + f"gate = [{{ {rule} }}]", names).values()
     assert said in problem
+
+
+def test_a_target_may_be_called_like_a_baseline_that_is_not_timed(
+    tmp_path: Path, names: Names
+) -> None:
+    """Two runners of one name could not be told apart; one that is not there is in no one's way."""
+    text = DESIGN.replace('name = "onnx-fp32"', 'name = "torchscript"')
+    assert read(tmp_path, text, names).targets[0].name == "torchscript"
+    both = text.replace("rounds = 50", 'rounds = 50, against = ["torchscript"]')
+    with pytest.raises(RecipeError, match=r"one of bench\.against"):
+        read(tmp_path, both, names)

@@ -28,6 +28,9 @@ EVERY = [
 ]
 # One norm element wrong by 1 % moves logits by 4e-6, another thread count by 1.3e-15.
 FLOAT64_RTOL = 1e-9
+# EvoNorm takes its variances in float32 whatever the images are; how that rounds depends on the CPU
+# (2.3e-7 on an Intel Xeon, below 1e-9 on an AMD EPYC).
+FLOAT32_INSIDE_RTOL = 1e-6
 
 
 def name_of(key: str) -> str:
@@ -89,7 +92,8 @@ def test_probe_outputs(key: str, fill: ModuleType) -> None:
         with torch.no_grad():
             logits = model(images).numpy()
         assert logits.dtype == np.float64
-        same, worst, field = fill.compare(record, logits, FLOAT64_RTOL, which)
+        tolerance = FLOAT32_INSIDE_RTOL if "_evos" in key else FLOAT64_RTOL
+        same, worst, field = fill.compare(record, logits, tolerance, which)
         assert same, f"{which}: {field} differs by {worst}"
 
 
