@@ -60,6 +60,7 @@ def measure_throughput(
     finally:
         ended = time.perf_counter_ns()
         stop.set()
+        barrier.abort()  # for those who wait there, where this one was interrupted
         for thread in threads:
             thread.join()
     for stream in streams:

@@ -12,7 +12,7 @@ import psutil
 from resdeploy.records import Load
 
 # Above these shares a timing is one of other programs, too. A quiet machine of two cores showed
-# 0 to 3 % of others, and no steal; one program that keeps one of them busy is 50 %.
+# 0 to 1 % of others; tests beside it 25 to 74 %. Steal was never seen, and its limit is a guess.
 BUSY_OTHERS = 0.10
 BUSY_STEAL = 0.03
 

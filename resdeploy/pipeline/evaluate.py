@@ -16,8 +16,8 @@ from resdeploy.errors import ArtifactError, UsageError
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED
 from resdeploy.pipeline import compare, make, timing
-from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
-from resdeploy.pipeline.recorded import Named, common_preprocess, reference_model
+from resdeploy.pipeline.preprocessing import InputChoice
+from resdeploy.pipeline.recorded import Named, reference_of
 from resdeploy.pipeline.runtime_choice import require_timed, runtime_for
 from resdeploy.records import (
     DriftRecord,
@@ -64,8 +64,7 @@ def check(
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     opened = [open_artifact(Path(path)) for path in candidates]
     named = Named(reference=reference, weights=weights, options=options, size=choice.size)
-    loaded = reference_model(opened, named, notify, progress)
-    preprocess = chosen_preprocess(common_preprocess(opened, loaded), choice)
+    loaded, preprocess = reference_of(opened, named, choice, notify, progress)
     make.require_image_channels(loaded.facts, preprocess)
     records = compare.drift_records(
         loaded,
@@ -114,8 +113,7 @@ def bench(
     """
     opened = _timed_ones(candidates, runtime)
     named = Named(reference=reference, weights=weights, options=options, size=size)
-    loaded = reference_model(opened, named, notify, progress)
-    preprocess = chosen_preprocess(common_preprocess(opened, loaded), InputChoice(size=size))
+    loaded, preprocess = reference_of(opened, named, InputChoice(size=size), notify, progress)
     records = timing.latency_records(
         loaded,
         candidates_of(opened, runtime, trusted=trusted),

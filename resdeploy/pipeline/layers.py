@@ -20,8 +20,8 @@ from resdeploy.models.reference import AS_NAMED
 from resdeploy.pipeline import compare, make
 from resdeploy.pipeline.evaluate import candidates_of
 from resdeploy.pipeline.layer_records import layer_records
-from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
-from resdeploy.pipeline.recorded import Named, common_preprocess, reference_model
+from resdeploy.pipeline.preprocessing import InputChoice
+from resdeploy.pipeline.recorded import Named, reference_of
 from resdeploy.pipeline.runtime_choice import format_of
 from resdeploy.records import LayersRecord, ModelOptions
 from resdeploy.words import OnBroken
@@ -66,8 +66,7 @@ def layers(
     source = source_from_reference(data, samples=samples, on_broken=on_broken)
     opened = [open_artifact(Path(path)) for path in candidates]
     named = Named(reference=reference, weights=weights, options=options, size=choice.size)
-    loaded = reference_model(opened, named, notify, progress)
-    preprocess = chosen_preprocess(common_preprocess(opened, loaded), choice)
+    loaded, preprocess = reference_of(opened, named, choice, notify, progress)
     make.require_image_channels(loaded.facts, preprocess)
     records = layer_records(
         loaded,

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
+
 from resdeploy.artifact import Artifact, sha256_of_file
 from resdeploy.contracts import Notify, Progress
 from resdeploy.engines import ENGINE, Backend
@@ -34,7 +36,6 @@ from resdeploy.records import (
     GraphSummary,
     HistoryStep,
     Manifest,
-    NodeFacts,
 )
 from resdeploy.words import HardwareCompatibility
 
@@ -71,7 +72,7 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
     """
     refuse_options(work.backend, work.options)
     _refuse_refit(work)
-    graph, nodes = _graph_of(work, notify)
+    graph, model = _graph_of(work, notify)
     compiled = _compiled(work, path, progress)
     if compiled.problems:
         backend = f"{work.backend.module} {compiled.version}".rstrip()
@@ -88,7 +89,7 @@ def engine_file(work: Compile, path: Path, *, notify: Notify, progress: Progress
         if not any(words in line for words in _HARMLESS):
             notify(f"{work.backend.module}: {line}")
     if compiled.layers is not None:
-        layers = with_macs(compiled.layers, {node.name: node.macs for node in nodes})
+        layers = with_macs(compiled.layers, {node.name: node.macs for node in cost.nodes_of(model)})
         compiled = compiled.model_copy(update={"layers": layers})
     return _manifest(work, path, graph, compiled, checks)
 
@@ -145,8 +146,8 @@ def _refuse_refit(work: Compile) -> None:
         )
 
 
-def _graph_of(work: Compile, notify: Notify) -> tuple[GraphSummary, list[NodeFacts]]:
-    """The facts of the ONNX file, if TensorRT reads it as it is meant; what costs speed is told.
+def _graph_of(work: Compile, notify: Notify) -> tuple[GraphSummary, ir.Model]:
+    """The ONNX file and its facts, if TensorRT reads it as it is meant; what costs speed is told.
 
     Raises:
         GraphError: it does not.
@@ -163,7 +164,7 @@ def _graph_of(work: Compile, notify: Notify) -> tuple[GraphSummary, list[NodeFac
                 f"TensorRT would misread {work.manifest.name}: {'; '.join(problems)}",
                 hint="quantize its float source again, with --target tensorrt",
             )
-    return facts, cost.nodes_of(model)
+    return facts, model
 
 
 def _compiled(work: Compile, path: Path, progress: Progress) -> Compiled:

@@ -15,6 +15,7 @@ from resdeploy.contracts import Notify, Progress
 from resdeploy.errors import ArtifactError, UsageError
 from resdeploy.models.probe import same_answers
 from resdeploy.models.reference import LoadedModel
+from resdeploy.pipeline.preprocessing import InputChoice, chosen_preprocess
 from resdeploy.pipeline.produce import loaded_model
 from resdeploy.recipe import is_weights_word
 from resdeploy.records import ModelFacts, ModelOptions, Preprocess
@@ -28,6 +29,23 @@ class Named:
     weights: str | Path | None
     options: ModelOptions
     size: int | None
+
+
+def reference_of(
+    opened: Sequence[Artifact],
+    named: Named,
+    choice: InputChoice,
+    notify: Notify,
+    progress: Progress,
+) -> tuple[LoadedModel, Preprocess]:
+    """The model to compare with, and how images are preprocessed for it and for the artifacts.
+
+    Raises:
+        ArtifactError: nothing says which model it is, or the artifacts do not agree.
+        UsageError: what the user says makes no sense for it.
+    """
+    loaded = reference_model(opened, named, notify, progress)
+    return loaded, chosen_preprocess(_common_preprocess(opened, loaded), choice)
 
 
 def reference_model(
@@ -178,7 +196,7 @@ def _identity(model: ModelFacts) -> ModelFacts:
     return model.model_copy(update={"weights": "", "weights_origin": ""})
 
 
-def common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:
+def _common_preprocess(opened: Sequence[Artifact], loaded: LoadedModel) -> Preprocess:
     """The sidecars' preprocessing, the model's own where there is none.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from resdeploy.artifact import Artifact, open_artifact
+from resdeploy.artifact import Artifact, open_artifact, read_document
 from resdeploy.contracts import Notify, Progress, Runner, silent, unheard
 from resdeploy.engines.gpu import gpu_state
 from resdeploy.errors import ArtifactError, MissingExtraError
@@ -166,14 +166,16 @@ class _Kept:
         for folder in folders:
             for sidecar in sorted(folder.rglob("*.json")):
                 path = sidecar.with_suffix("")
-                if path.is_file():
+                if path.is_file():  # so that it is a sidecar, and no other document
                     self._keep(path, sidecar)
 
     def _keep(self, path: Path, sidecar: Path) -> None:
-        try:
-            manifest = Manifest.model_validate_json(sidecar.read_bytes())
-        except ValueError:  # another JSON file that lies beside a file
-            return
+        """Note what a sidecar is of.
+
+        Raises:
+            ArtifactError: it is a sidecar, and cannot be read.
+        """
+        manifest = read_document(sidecar, Manifest)
         self.found.setdefault(manifest.sha256, path)
 
     def artifact(self, sha256: str | None) -> Artifact:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from resdeploy.records import DriftRecord, LatencyRecord, RunResult
 from resdeploy.report.flips import change_of, changed_classes
 from resdeploy.report.format import fraction_text, ms_text, rate_text
-from resdeploy.report.plots import INKS, POINTS_PER_INCH, WIDTH, svg_text, time_ticks
+from resdeploy.report.plots import INKS, POINTS_PER_INCH, WIDTH, plain_axes, svg_text, time_ticks
 
 _PANEL = 250.0  # SVG units of the axes with their labels
 _LINE = 24.0  # of a line below
@@ -157,7 +157,7 @@ def classes_svg(record: DriftRecord) -> str:
     inside, below = 30.0 * len(rows), 48.0
     figure = Figure(figsize=(WIDTH / POINTS_PER_INCH, (inside + below) / POINTS_PER_INCH))
     axes = figure.add_axes((0.34, below / (inside + below), 0.63, inside / (inside + below)))
-    _style(axes)
+    plain_axes(axes)
     axes.spines["left"].set_visible(False)
     places = range(len(rows) - 1, -1, -1)
     changes = [100 * change_of(row) for row in rows]
@@ -193,19 +193,9 @@ def _canvas(lines: int) -> tuple[Figure, Axes]:
         (_PANEL - _TOP - _BOTTOM) / height,
     )
     axes = figure.add_axes(area)
-    _style(axes)
+    plain_axes(axes)
     axes.grid(visible=True, axis="y", color=INKS["line"], linewidth=0.5, alpha=0.45)
     return figure, axes
-
-
-def _style(axes: Axes) -> None:
-    axes.patch.set_visible(False)
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INKS["line"])
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INKS["muted"], labelsize=13, length=4, width=0.5)
 
 
 def _time_axis(axes: Axes, low: float, high: float) -> None:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from resdeploy.records import LayerDrift, LayersRecord
 from resdeploy.report.layers import level_text, worst_of
-from resdeploy.report.plots import INKS, POINTS_PER_INCH, WIDTH, svg_text
+from resdeploy.report.plots import INKS, POINTS_PER_INCH, WIDTH, plain_axes, svg_text
 
 _PANEL = 250.0  # SVG units of one candidate, its heading and axes among them
 _TOP, _BOTTOM, _LEFT, _RIGHT = 62.0, 46.0, 52.0, 12.0
@@ -44,7 +44,10 @@ def layers_svg(records: Sequence[LayersRecord]) -> str:
 
 
 def _draw(axes: Axes, record: LayersRecord) -> None:
-    _style(axes)
+    plain_axes(axes)
+    axes.grid(visible=True, axis="y", color=INKS["line"], linewidth=0.5, alpha=0.45)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     as_run = [_level(layer.sqnr_db) for layer in record.layers]
     own = [_level(layer.own_sqnr_db) for layer in record.layers]
     places = range(1, len(record.layers) + 1)
@@ -62,19 +65,6 @@ def _draw(axes: Axes, record: LayersRecord) -> None:
     axes.set_ylabel("SQNR in dB", color=INKS["muted"], fontsize=13)
     _mark_worst(axes, record)
     _write_heading(axes, record)
-
-
-def _style(axes: Axes) -> None:
-    axes.patch.set_visible(False)
-    for side in ("right", "top"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(INKS["line"])
-    axes.grid(visible=True, axis="y", color=INKS["line"], linewidth=0.5, alpha=0.45)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=INKS["muted"], labelsize=13, length=4, width=0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 def _mark_worst(axes: Axes, record: LayersRecord) -> None:

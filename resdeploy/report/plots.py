@@ -257,6 +257,17 @@ def time_ticks(low: float, high: float) -> list[float]:
     return [float(f"{tick:.6g}") for tick in nice if low <= tick <= high]
 
 
+def plain_axes(axes: Axes) -> None:
+    """Axes with a line on the left and below, and nothing behind them."""
+    axes.patch.set_visible(False)
+    for side in ("right", "top"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(INKS["line"])
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INKS["muted"], labelsize=13, length=4, width=0.5)
+
+
 def svg_text(figure: Figure, salt: str) -> str:
     """The figure as SVG with text as text, no date, and ids that depend on `salt` alone."""
     settings: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": salt}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from typing import Any
@@ -72,4 +74,18 @@ def test_a_stream_that_fails_ends_all_of_them(after: int) -> None:
     with pytest.raises(RuntimeError, match="no memory"):
         measure_throughput([Sleeper(), Breaking(after)], IMAGES, seconds=60, warmup=2)
     assert time.monotonic() - begun < 30
+    assert threading.active_count() < 20
+
+
+class Interrupting(Sleeper):
+    """Ctrl-C comes while the streams warm."""
+
+    def run(self, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().run(images)
+
+
+def test_ctrl_c_ends_streams_that_wait_for_each_other() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        measure_throughput([Sleeper(), Interrupting()], IMAGES, seconds=60, warmup=1)
     assert threading.active_count() < 20

@@ -67,7 +67,7 @@ def test_every_finding_is_a_case_and_the_counts_are_those_of_the_cases() -> None
 
 @pytest.mark.parametrize("rules", [ALL, (PASSES,), ()], ids=["all", "passed", "none"])
 def test_it_is_what_the_schema_asks_for(rules: tuple[Rule, ...]) -> None:
-    SCHEMA.validate(junit_from_result(judged(*rules)))
+    assert list(SCHEMA.iter_errors(junit_from_result(judged(*rules)))) == []
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_gate_without_rules_is_red_and_never_an_empty_suite() -> None:
 @settings(max_examples=30, deadline=None)
 def test_any_name_gives_a_file_that_can_be_read(name: str) -> None:
     text = junit_from_result(judged(*ALL, name=name))
-    SCHEMA.validate(text)
+    assert list(SCHEMA.iter_errors(text)) == []
     assert len(ET.fromstring(text)) == 1
     lines = annotations_from_result(judged(*ALL, name=name)).split("\n")
     assert all(line.startswith("::") for line in lines if line)
