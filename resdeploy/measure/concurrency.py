@@ -49,20 +49,22 @@ def measure_throughput(
         threading.Thread(target=_work, args=(runner, stream, images, warmup, barrier, stop))
         for runner, stream in zip(runners, streams, strict=True)
     ]
-    for thread in threads:
-        thread.start()
+    begun = time.perf_counter_ns()
     try:
+        for thread in threads:
+            thread.start()
         barrier.wait()
         begun = time.perf_counter_ns()
         stop.wait(seconds)
-    except threading.BrokenBarrierError:  # a stream failed while it warmed
-        begun = time.perf_counter_ns()
+    except threading.BrokenBarrierError:  # a stream failed while it warmed, and its error is raised
+        stop.set()
     finally:
         ended = time.perf_counter_ns()
         stop.set()
         barrier.abort()  # for those who wait there, where this one was interrupted
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
     for stream in streams:
         if stream.error is not None:
             raise stream.error
