@@ -27,6 +27,7 @@ from resdeploy.recipe_tables import (
     DataTables,
     ExportTable,
     InputTable,
+    LayersTable,
     ModelTable,
     Names,
     QuantizationTable,
@@ -65,6 +66,7 @@ class Recipe(Record):
     cast: CastTable = CastTable()
     quantization: QuantizationTable = QuantizationTable()
     targets: Annotated[tuple[TargetTable, ...], AfterValidator(_not_empty)]
+    layers: LayersTable = LayersTable()
     bench: BenchTable = BenchTable()
     gate: tuple[RuleTable, ...] = ()
     data: DataTables
@@ -167,6 +169,7 @@ _TABLES: dict[str, type[BaseModel]] = {
     "cast": CastTable,
     "quantization": QuantizationTable,
     "targets": TargetTable,
+    "layers": LayersTable,
     "bench": BenchTable,
     "gate": RuleTable,
     "data": DataTables,

@@ -169,6 +169,14 @@ class BenchTable(Record):
     against: tuple[Annotated[str, known("baselines")], ...] = ()
 
 
+class LayersTable(Record):
+    """`layers`: how many evaluation images the layers of ONNX targets are compared on; 0: none."""
+
+    model_config = STRICT
+
+    samples: Annotated[int, Field(ge=0)] = 16
+
+
 class DataTable(Record):
     """`data.calibration` and `data.evaluation`: exactly one of the first four keys.
 

@@ -41,7 +41,11 @@ def bench(
         _as_trtexec(out, candidates, trtexec, timing.batches(), trusted=trust)
         return
     if timing.concurrency is not None:
-        unused = {**model, "--against": timing.against}
+        unused = {
+            **model,
+            "--against": timing.against,
+            "--fixed-batch": timing.fixed_batch,
+        }
         _refuse(unused, "--concurrency", "it compares with no model")
         _concurrently(out, candidates, timing, runtime=runtime, trusted=trust)
         return
@@ -62,6 +66,7 @@ def bench(
         threads=timing.threads,
         splits=timing.split,
         against=timing.against or (),
+        fixed_batch=timing.fixed_batch,
         size=size,
         notify=out.notify,
         progress=out.progress,

@@ -168,6 +168,7 @@ class TimingFlags:
     threads: int
     against: list[str] | None
     concurrency: int | None
+    fixed_batch: bool
     split: bool
 
     def batches(self) -> list[int]:
@@ -191,7 +192,9 @@ class TimingFlags:
         """What is not as it is by itself, by the names of the options, without --batch."""
         usual = {"rounds": ROUNDS, "warmup": WARMUP}
         return {
-            f"--{name}": value != usual.get(name, value) if name in usual else value
+            f"--{name.replace('_', '-')}": value != usual.get(name, value)
+            if name in usual
+            else value
             for name, value in asdict(self).items()
             if name != "batch"
         }

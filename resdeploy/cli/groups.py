@@ -292,6 +292,11 @@ _GROUPS: dict[type, _Group] = {
                 "shared among them.",
                 min=1,
             ),
+            "fixed_batch": _flag(
+                "--fixed-batch",
+                "Of ONNX files: time each a second time with its batch fixed, to see what an open "
+                "one costs.",
+            ),
             "split": _flag(
                 "--split",
                 "Of engines: time a batch in parts that is larger than their profiles hold; "

@@ -1,12 +1,17 @@
 """Runners and inputs in, raw timings out, taken in turn so that a busy moment hits all.
 
-In its turn a runner rests, has untimed inferences until it is as fast as it was alone, and then a
-burst of timed ones: what it takes in a service that runs one model. The threads of the runner
-before it wait for work by spinning, and would take its cores: on two cores resnet18 took 1.9 ms
-alone, 7.5 ms right after another session, for some thirty inferences, and most often 1.9 ms again
-after a rest of 50 ms. The order changes with each turn, so that everyone has every place equally
-often. Rounds take the inputs in turn, and every tenth looks whether the timed answer is one to
-its own input: who gives an old answer back is fast, and wrong.
+In its turn a runner has untimed inferences until it is as fast as it was alone, and then a burst of
+timed ones: what it takes in a service that runs one model. The threads of the runner before it may
+still hold its cores: on two cores of an EPYC resnet18 took 1.9 ms alone, 7.5 ms right after another
+session, for some thirty inferences, and most often 1.9 ms again after a rest of 50 ms. So it rests
+before it is warmed, and where it does not come back to its time by itself. No other rest is taken:
+cores that slept wake slowly, and the longer runners are apart, the more the machine changes between
+them (on two cores of a Xeon, resting before each turn made the interval of the gate's ratios twice
+as wide).
+
+The order changes with each turn, so that everyone has every place equally often. Rounds take the
+inputs in turn, and every tenth looks whether the timed answer is one to its own input: who gives an
+old answer back is fast, and wrong.
 """
 
 from __future__ import annotations
@@ -40,11 +45,11 @@ _LOOK = 10  # rounds from one look at an answer to the next
 
 BURST = 5  # timed inferences in a turn
 _AGAIN = 3  # untimed ones before them, at least
-_REST_S = 0.05
-# Then it goes on until two in a row are at most this much slower than its fastest window was, or
-# for so long: a runner that never comes back to what it was is timed as it is.
+# They go on until two in a row are at most this much slower than its fastest window was. After so
+# long it rests, and begins again; one that does not come back then is timed as it is.
 _SETTLED = 1.25
-_SETTLE_LIMIT_S = 0.3
+_SETTLE_LIMIT_S = 0.15
+_REST_S = 0.05
 
 
 def measure_latency(
@@ -74,10 +79,10 @@ def measure_latency(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        warmed = {
-            name: _warmed(runner, images[name], warmup, clock_ns)
-            for name, runner in runners.items()
-        }
+        warmed = {}
+        for name, runner in runners.items():
+            sleep(_REST_S)
+            warmed[name] = _warmed(runner, images[name], warmup, clock_ns)
         usual = {name: row.usual_ns for name, row in warmed.items()}
         answers = {name: _Answers(name, runner, images[name]) for name, runner in runners.items()}
         end_ns = clock_ns() + limit_s * 1e9
@@ -87,8 +92,9 @@ def measure_latency(
                 break
             for name in turn(names, first // BURST):
                 runner, own = runners[name], images[name]
-                sleep(_REST_S)
-                _settle(runner, own, usual[name], clock_ns)
+                if not _settled(runner, own, usual[name], clock_ns):
+                    sleep(_REST_S)
+                    _settled(runner, own, usual[name], clock_ns)
                 for index in range(first, min(first + BURST, rounds)):
                     which = index % len(own)
                     start = clock_ns()
@@ -140,10 +146,10 @@ def _warmed(
         times.append(clock_ns() - before)
 
 
-def _settle(
+def _settled(
     runner: Runner, images: Sequence[NDArray[Any]], usual_ns: float, clock_ns: Callable[[], int]
-) -> None:
-    """Untimed inferences until the runner is as fast as it was, or for as long as that may take."""
+) -> bool:
+    """Untimed inferences until the runner is as fast as it was; false if that takes too long."""
     times: list[int] = []
     start = clock_ns()
     while clock_ns() - start < _SETTLE_LIMIT_S * 1e9 or len(times) < _AGAIN:
@@ -151,7 +157,8 @@ def _settle(
         runner.run(images[len(times) % len(images)])
         times.append(clock_ns() - before)
         if len(times) >= _AGAIN and max(times[-2:]) <= _SETTLED * usual_ns:
-            return
+            return True
+    return False
 
 
 def _is_steady(times: Sequence[int]) -> bool:

@@ -16,6 +16,7 @@ from resdeploy.errors import ArtifactError, UsageError
 from resdeploy.measure.machine import machine_facts
 from resdeploy.models.reference import AS_NAMED
 from resdeploy.pipeline import compare, make, timing
+from resdeploy.pipeline.fixed_batch import require_fixable, tell_costs
 from resdeploy.pipeline.preprocessing import InputChoice
 from resdeploy.pipeline.recorded import Named, reference_of
 from resdeploy.pipeline.runtime_choice import require_timed, runtime_for
@@ -92,6 +93,7 @@ def bench(
     threads: int = 0,
     splits: bool = False,
     against: Sequence[str] = (),
+    fixed_batch: bool = False,
     size: int | None = None,
     notify: Notify = unheard,
     progress: Progress = silent,
@@ -104,19 +106,24 @@ def bench(
     threads: 0 takes all cores of this process. size: edge of the images in pixels.
     against: PyTorch's ways to run the model, beside eager; see BASELINES of resdeploy.runtimes.
     splits: time an engine at a batch that is larger than its profiles hold, in parts.
+    fixed_batch: time each candidate a second time, for the one batch size alone.
 
     Raises:
         ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
         UnknownNameError, MissingExtraError: no such runtime, or it is not installed.
         UsageError: options without a reference, or ones that make no sense for it; a runtime
-            that does not run a candidate, or only simulates another one.
+            that does not run a candidate, or only simulates another one; a batch that cannot be
+            fixed.
     """
     opened = _timed_ones(candidates, runtime)
     named = Named(reference=reference, weights=weights, options=options, size=size)
     loaded, preprocess = reference_of(opened, named, InputChoice(size=size), notify, progress)
+    timed = candidates_of(opened, runtime, trusted=trusted)
+    if fixed_batch:
+        require_fixable(timed)
     records = timing.latency_records(
         loaded,
-        candidates_of(opened, runtime, trusted=trusted),
+        timed,
         make.image_shape(loaded.facts.in_channels, preprocess),
         timing.BenchSettings(
             batches=tuple(dict.fromkeys(batches)),
@@ -125,9 +132,11 @@ def bench(
             threads=threads or machine_facts().cores,
             splits=splits,
             against=tuple(against),
+            fixed_batch=fixed_batch,
         ),
         progress=progress,
     )
+    tell_costs(records, notify)
     timing.tell_doubts(records, notify)
     return records
 

@@ -18,13 +18,14 @@ from resdeploy.artifact import (
     write_text,
 )
 from resdeploy.contracts import Notify, Progress
-from resdeploy.errors import ArtifactError
+from resdeploy.errors import ArtifactError, GraphError
 from resdeploy.gate import judge
 from resdeploy.measure.gallery import Gallery
 from resdeploy.pipeline import compare, make, paid, timing
 from resdeploy.pipeline.int8.calibration import tell_audit
+from resdeploy.pipeline.layer_records import layer_records
 from resdeploy.pipeline.plan import TargetPlan, float_source
-from resdeploy.pipeline.prepared import DriftRecords, Prepared
+from resdeploy.pipeline.prepared import DriftRecords, LayersRecords, Prepared
 from resdeploy.pipeline.steps import (
     Bench,
     Build,
@@ -33,6 +34,7 @@ from resdeploy.pipeline.steps import (
     Compile,
     Drift,
     Export,
+    Layers,
     Quantize,
     Simplify,
     Stage,
@@ -45,6 +47,7 @@ from resdeploy.records import (
     DataFacts,
     DriftRecord,
     LatencyRecord,
+    LayersRecord,
     Paid,
     RunResult,
     StepResult,
@@ -55,6 +58,7 @@ from resdeploy.records import (
 
 STORE = ".steps"
 _DRIFT = "drift.json"
+_LAYERS = "layers.json"
 _PICTURES = 48  # of flipped images, some 3 kB each, in the results and in the report
 
 
@@ -82,6 +86,8 @@ class Execution:
         self.evaluated_on = plan.facts.evaluation
         self.drift: tuple[DriftRecord, ...] = ()
         self.bench: tuple[LatencyRecord, ...] = ()
+        self.layers: tuple[LayersRecord, ...] = ()
+        self.layer_gaps: dict[str, str] = {}
         self.paid: dict[str, Paid] = {}
         self.pictures: dict[str, str] = {}
         self.targets: dict[str, TargetResult] = {}
@@ -105,6 +111,8 @@ class Execution:
             targets=tuple(self.targets.values()),
             drift=self.drift,
             bench=self.bench,
+            layers=self.layers,
+            layer_gaps=self.layer_gaps,
             paid=self.paid,
             pictures=self.pictures,
             rules=self.recipe.gate,
@@ -158,6 +166,8 @@ class Execution:
                 return reused
             case Drift():
                 return self._compared(step)
+            case Layers():
+                return self._looked_into(step)
             case Bench():
                 self._bench(step)
                 return False
@@ -208,6 +218,38 @@ class Execution:
         )
         found = DriftRecords(records=records, pictures=gallery.pictures)
         write_text(folder / _DRIFT, found.to_json())
+
+    def _looked_into(self, step: Layers) -> bool:
+        """Compare the layers of every target that says which they are."""
+        path = self.store.path(step.key) / _LAYERS
+        reused = self._once(
+            step.key,
+            lambda to: write_text(to / _LAYERS, self._layers(step).to_json()),
+            lambda _: read_document(path, LayersRecords),
+        )
+        found = read_document(path, LayersRecords)
+        self.layers, self.layer_gaps = found.records, found.gaps
+        for name, gap in found.gaps.items():
+            self.notify(f"the layers of {name} are not compared: {gap}")
+        return reused
+
+    def _layers(self, step: Layers) -> LayersRecords:
+        assert self.prepared.looked_at is not None  # the plan has no such step otherwise
+        records: list[LayersRecord] = []
+        gaps = {}
+        for stage in step.targets:
+            try:
+                records += layer_records(
+                    self.loaded,
+                    [self._candidate(stage)],
+                    self.prepared.looked_at,
+                    self.plan.facts.preprocess,
+                    threads=self.threads,
+                    progress=self.progress,
+                )
+            except GraphError as error:
+                gaps[stage.name] = error.message
+        return LayersRecords(records=tuple(records), gaps=gaps)
 
     def _bench(self, step: Bench) -> None:
         """Time the targets whose answers broke no rule; the others are marked."""

@@ -22,6 +22,7 @@ from resdeploy.pipeline.steps import (
     Compile,
     Drift,
     Export,
+    Layers,
     Quantize,
     Simplify,
     Stage,
@@ -64,6 +65,7 @@ class Facts:
     """What a plan depends on besides the recipe, looked up before planning.
 
     calibration_order, evaluation_order: digests of names and contents in order.
+    looked_at: the evaluation images that layers are compared on.
     weights_origin: where weights came from, by commit or URL.
     model: fingerprint of what code that is not ours made; see LoadedModel.
     versions: of every package that a step's bytes can depend on.
@@ -80,6 +82,7 @@ class Facts:
     calibration_order: str
     evaluation: DataFacts
     evaluation_order: str
+    looked_at: DataFacts | None
     machine: MachineFacts
     versions: Mapping[str, str]
     quantizers: Mapping[str, str]
@@ -118,9 +121,11 @@ class _Planner:
     def plan(self) -> Plan:
         build = self.add(Build(key=self.key("build", self._model())))
         targets = tuple(self.target(table, build) for table in self.recipe.targets)
-        made = [self.stages[target.table.name] for target in targets if target.key is not None]
-        if made:
-            self.compare(build, tuple(made))
+        done = [target.table for target in targets if target.key is not None]
+        if done:
+            self.compare(build)
+            self.look(build, [table.name for table in done if table.format == ONNX])
+            self.time([table.name for table in done])
         return Plan(
             recipe=self.recipe,
             facts=self.facts,
@@ -261,7 +266,7 @@ class _Planner:
             )
         )
 
-    def compare(self, build: str, made: tuple[Stage, ...]) -> None:
+    def compare(self, build: str) -> None:
         stages = tuple(self.stages.values())
         inputs = {
             "build": build,
@@ -274,9 +279,28 @@ class _Planner:
         packages = sorted({self.facts.packages[stage.runtime] for stage in stages})
         key = self.key("drift", inputs, *_IMAGES, "torch", *packages)
         self.add(Drift(key=key, stages=stages))
+
+    def look(self, build: str, names: list[str]) -> None:
+        """Have the layers of these targets compared, if there are any, and images for it."""
+        if not names or self.facts.looked_at is None:
+            return
+        targets = tuple(self.stages[name] for name in names)
+        inputs = {
+            "build": build,
+            "targets": [[stage.name, stage.key, stage.runtime] for stage in targets],
+            "data": self.facts.looked_at.digest,
+            "on_broken": self.recipe.data.evaluation.on_broken.value,
+            "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
+        }
+        packages = {self.facts.packages[stage.runtime] for stage in targets}
+        tools = (*_IMAGES, "torch", "onnx", "onnx-ir", "onnxruntime", *sorted(packages))
+        self.add(Layers(key=self.key("layers", inputs, *tools), targets=targets))
+
+    def time(self, names: list[str]) -> None:
+        targets = tuple(self.stages[name] for name in names)
         bench = self.recipe.bench.model_dump(mode="json")
-        timed = {"targets": [stage.key for stage in made], "bench": bench}
-        self.add(Bench(key=self.key("bench", timed), targets=made))
+        timed = {"targets": [stage.key for stage in targets], "bench": bench}
+        self.add(Bench(key=self.key("bench", timed), targets=targets))
 
     def stage(self, name: str, key: str, runtime: str) -> str:
         """Have a file compared, once, and give back its name: two runtimes' INT8 files differ."""

@@ -10,14 +10,15 @@ from pydantic import Field
 from resdeploy.contracts import Source
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline.plan import Plan
-from resdeploy.records import Baseline, Document, DriftRecord
+from resdeploy.records import Baseline, Document, DriftRecord, LayersRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A plan, the model and the images it needs, before anything is done.
 
-    load_seconds: how long it took to make the model.
+    load_seconds: how long it took to make the model. looked_at: the evaluation images that layers
+    are compared on; None: they are not.
     """
 
     plan: Plan
@@ -25,6 +26,7 @@ class Prepared:
     load_seconds: float
     calibration: Source | None
     evaluation: Source
+    looked_at: Source | None
     baseline: Baseline | None
 
 
@@ -34,3 +36,11 @@ class DriftRecords(Document):
     kind: Literal["drift"] = "drift"
     records: tuple[DriftRecord, ...]
     pictures: dict[str, str] = Field(default_factory=dict)
+
+
+class LayersRecords(Document):
+    """The layers of targets of a run, as one stored file; gaps as RunResult has them."""
+
+    kind: Literal["layers"] = "layers"
+    records: tuple[LayersRecord, ...]
+    gaps: dict[str, str]

@@ -43,7 +43,7 @@ from resdeploy.records import (
 from resdeploy.runtimes import RUNTIMES
 
 _LEAST_ROUNDS = 100
-_TRIES = 3  # each twice as long as the one before, until one decides
+_LONGEST = 4  # times as long as the first measurement, where shorter ones do not decide
 _WARMUP = 5
 
 
@@ -196,20 +196,32 @@ class _Kept:
 
 
 def measured(pair: Pair, *, rounds: int) -> tuple[SideBySide, ...]:
-    """One measurement that decides, or the longest; a second one where the first finds it slower.
+    """A measurement that decides, or the longest; a second one where the first finds it slower.
 
     Each has sessions of its own. rounds: of the first one; where it cannot decide it is repeated,
-    twice as long, and once more. On a busy machine one is enough to say so.
+    twice as long, and once more, and so is the second one. On a busy machine one is enough to say
+    so.
     """
-    for attempt in range(_TRIES):
-        found = measured_once(pair, rounds=rounds * 2**attempt)
-        if found.throttled or (found.load and found.load.busy):
-            return (found,)
-        if all(is_decided(rule, METRICS[rule.metric], found) for rule in pair.rules):
-            break
-    if any(is_broken(rule, METRICS[rule.metric], found) for rule in pair.rules):
-        return found, measured_once(pair, rounds=found.rounds)
+    longest = rounds * _LONGEST
+    found = _deciding(pair, rounds, longest)
+    broken = any(is_broken(rule, METRICS[rule.metric], found) for rule in pair.rules)
+    if broken and not _is_marked(found):
+        return found, _deciding(pair, found.rounds, longest)
     return (found,)
+
+
+def _deciding(pair: Pair, rounds: int, longest: int) -> SideBySide:
+    """The first measurement that decides, each twice as long as the one before, or the longest."""
+    found = measured_once(pair, rounds=rounds)
+    decided = all(is_decided(rule, METRICS[rule.metric], found) for rule in pair.rules)
+    if decided or _is_marked(found) or 2 * rounds > longest:
+        return found
+    return _deciding(pair, 2 * rounds, longest)
+
+
+def _is_marked(found: SideBySide) -> bool:
+    """Whether the machine was busy, or throttled: then no verdict comes of it."""
+    return bool(found.throttled or (found.load and found.load.busy))
 
 
 def measured_once(pair: Pair, *, rounds: int) -> SideBySide:

@@ -88,6 +88,14 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layers:
+    """Every layer of ONNX targets against eager PyTorch's, on some of the evaluation images."""
+
+    key: str
+    targets: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
     """Eager and all targets timed in turn; never reused."""
 
@@ -95,7 +103,7 @@ class Bench:
     targets: tuple[Stage, ...]
 
 
-Step = Build | Export | Simplify | Calibrate | Quantize | Cast | Compile | Drift | Bench
+Step = Build | Export | Simplify | Calibrate | Quantize | Cast | Compile | Drift | Layers | Bench
 
 
 def label_of(step: Step, recipe: Recipe) -> str:
@@ -118,6 +126,9 @@ def label_of(step: Step, recipe: Recipe) -> str:
             return f"{step.backend}, batch {step.batch.min}:{step.batch.opt}:{step.batch.max}"
         case Drift():
             return f"compare {', '.join(stage.name for stage in step.stages)}"
+        case Layers():
+            names = ", ".join(stage.name for stage in step.targets)
+            return f"compare the layers of {names}"
         case Bench():
             return f"time {', '.join(stage.name for stage in step.targets)}"
         case _:

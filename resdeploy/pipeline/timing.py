@@ -6,6 +6,10 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from resdeploy.artifact import scratch_folder
 from resdeploy.contracts import Notify, Progress, Runner
 from resdeploy.engines.gpu import gpu_state
 from resdeploy.measure.concurrency import measure_throughput
@@ -15,7 +19,8 @@ from resdeploy.measure.verify import noise
 from resdeploy.models.reference import LoadedModel
 from resdeploy.pipeline.compare import REFERENCE, Candidate, own_runner
 from resdeploy.pipeline.feeding import fed
-from resdeploy.records import GpuState, LatencyRecord, ThroughputRecord, TimingFigures
+from resdeploy.pipeline.fixed_batch import with_fixed_batch
+from resdeploy.records import GpuState, LatencyRecord, Load, ThroughputRecord, TimingFigures
 from resdeploy.runtimes import BASELINES, RUNTIMES
 from resdeploy.table import load_target
 
@@ -29,6 +34,7 @@ class BenchSettings:
 
     splits: whether an engine is timed at a batch that its profiles do not hold, in parts.
     against: the rows of BASELINES that candidates are held against; eager is always among them.
+    fixed_batch: whether candidates are timed a second time, for one batch size alone.
     """
 
     batches: tuple[int, ...]
@@ -37,6 +43,7 @@ class BenchSettings:
     threads: int
     splits: bool = False
     against: tuple[str, ...] = (REFERENCE,)
+    fixed_batch: bool = False
 
 
 def latency_records(
@@ -60,33 +67,61 @@ def latency_records(
             name: stack.enter_context(_baseline(name, reference, settings.threads))
             for name in baselines
         }
-        for candidate in candidates:
-            runner = own_runner(candidate, settings.threads, splits=settings.splits)
-            runners[candidate.name] = stack.enter_context(runner)
-        manifests = {item.name: item.artifact.manifest for item in candidates}
-        engines = {item.name for item in candidates if RUNTIMES[item.runtime].runs_code}
+        runners |= {item.name: stack.enter_context(_runner(item, settings)) for item in candidates}
         for batch in settings.batches:
-            images = [noise((batch, *image_shape), seed=seed) for seed in range(INPUTS)]
-            before = gpu_state() if engines else None
-            with LoadMeter() as meter:
-                timings = measure_latency(
-                    runners,
-                    {name: [fed(item, manifests.get(name)) for item in images] for name in runners},
-                    rounds=settings.rounds,
-                    warmup=settings.warmup,
-                    progress=progress,
-                )
-            found = throttles((before, gpu_state() if engines else None))
-            records += [
-                record.model_copy(
-                    update={
-                        "load": meter.load,
-                        "throttled": found if record.name in engines else (),
-                    }
-                )
-                for record in _records(timings, baselines, candidates, batch, settings.threads)
-            ]
+            with contextlib.ExitStack() as inner:
+                timed = list(candidates)
+                if settings.fixed_batch:
+                    folder = inner.enter_context(scratch_folder())
+                    timed += [
+                        with_fixed_batch(item, batch, folder / str(place))
+                        for place, item in enumerate(candidates)
+                    ]
+                more = {
+                    item.name: inner.enter_context(_runner(item, settings))
+                    for item in timed[len(candidates) :]
+                }
+                images = [noise((batch, *image_shape), seed=seed) for seed in range(INPUTS)]
+                found = _timed(runners | more, timed, images, settings, progress)
+            records += _records(found, baselines, timed, batch, settings.threads)
     return tuple(records)
+
+
+def _runner(candidate: Candidate, settings: BenchSettings) -> Runner:
+    return own_runner(candidate, settings.threads, splits=settings.splits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timed:
+    """The timings of one batch size, and the state that the machine was in meanwhile."""
+
+    timings: Mapping[str, TimingFigures]
+    load: Load
+    engines: frozenset[str]
+    throttled: tuple[str, ...]
+
+
+def _timed(
+    runners: Mapping[str, Runner],
+    candidates: Sequence[Candidate],
+    images: Sequence[NDArray[np.float32]],
+    settings: BenchSettings,
+    progress: Progress,
+) -> _Timed:
+    """All runners in turn on the same images, each as it takes them."""
+    manifests = {item.name: item.artifact.manifest for item in candidates}
+    engines = frozenset(item.name for item in candidates if RUNTIMES[item.runtime].runs_code)
+    before = gpu_state() if engines else None
+    with LoadMeter() as meter:
+        timings = measure_latency(
+            runners,
+            {name: [fed(item, manifests.get(name)) for item in images] for name in runners},
+            rounds=settings.rounds,
+            warmup=settings.warmup,
+            progress=progress,
+        )
+    throttled = throttles((before, gpu_state() if engines else None))
+    return _Timed(timings=timings, load=meter.load, engines=engines, throttled=throttled)
 
 
 def throughput_records(
@@ -155,7 +190,7 @@ def _baseline(name: str, reference: LoadedModel, threads: int) -> Runner:
 
 
 def _records(
-    timings: Mapping[str, TimingFigures],
+    found: _Timed,
     baselines: Sequence[str],
     candidates: Sequence[Candidate],
     batch: int,
@@ -164,6 +199,7 @@ def _records(
     """Records with the speed-up over the fastest of the baselines."""
     where = {name: ("", name) for name in baselines}
     where |= {candidate.name: (candidate.shown, candidate.runtime) for candidate in candidates}
+    timings = found.timings
     best = min(baselines, key=lambda name: timings[name].p50_ms)
     return [
         LatencyRecord(
@@ -175,6 +211,8 @@ def _records(
             images_per_s=batch / timing.p50_ms * 1e3,
             speedup=timings[best].p50_ms / timing.p50_ms,
             over=best,
+            load=found.load,
+            throttled=found.throttled if name in found.engines else (),
             **dict(timing),
         )
         for name, timing in timings.items()

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from resdeploy.records.base import Document, Record
 from resdeploy.records.inputs import DataFacts, ModelFacts, Preprocess
+from resdeploy.records.layers import LayersRecord
 from resdeploy.records.measurements import (
     DriftRecord,
     LatencyRecord,
@@ -55,8 +56,10 @@ class StepResult(Record):
 class RunResult(Document):
     """Everything a run found out: `results.json`.
 
-    paid: of the INT8 targets by name, those that were timed. pictures: of the first images that
-    some artifact answers differently, by their ids: the base64 of JPEG files of what the model saw.
+    paid: of the INT8 targets by name, those that were timed. layers: of the ONNX targets, those
+    that could be looked into; layer_gaps: of the others by name, why not. pictures: of the first
+    images that some artifact answers differently, by their ids: the base64 of JPEG files of what
+    the model saw.
     """
 
     kind: Literal["run"] = "run"
@@ -71,6 +74,8 @@ class RunResult(Document):
     targets: tuple[TargetResult, ...]
     drift: tuple[DriftRecord, ...]
     bench: tuple[LatencyRecord, ...]
+    layers: tuple[LayersRecord, ...] = ()
+    layer_gaps: dict[str, str] = Field(default_factory=dict)
     paid: dict[str, Paid] = Field(default_factory=dict)
     pictures: dict[str, str] = Field(default_factory=dict)
     rules: tuple[Rule, ...]

@@ -33,6 +33,8 @@ from resdeploy.report.grids import (
     steps_grid,
     targets_grid,
 )
+from resdeploy.report.layer_plot import layers_svg
+from resdeploy.report.layers import layers_grid, verdict_of_layers
 from resdeploy.report.plots import INKS, drift_svg, latency_svg
 from resdeploy.report.recipe_text import toml_from_recipe
 from resdeploy.report.svg import inline_svg
@@ -85,6 +87,7 @@ def page_from_result(result: RunResult) -> str:
         plots=_plots(result),
         latency=latency_grid(result.bench),
         drift=drift_grid(result.drift),
+        layers=[(verdict_of_layers(record), layers_grid(record)) for record in result.layers],
         classes=[classes_grid(record) for record in _of_targets(result) if record.per_class],
         flips=[flips_view(record, result) for record in result.drift if record.flipped],
         steps=steps_grid(result.steps),
@@ -113,6 +116,9 @@ def _notes(result: RunResult) -> list[str]:
         f"{target.name} was not timed: {target.reason or 'its answers broke a rule'}"
         for target in result.targets
         if target.status is TargetStatus.NOT_TIMED
+    ]
+    notes += [
+        f"The layers of {name} were not compared: {gap}" for name, gap in result.layer_gaps.items()
     ]
     if not result.model.trained:
         notes.append("The model is not trained, so nothing here says how accurate it is")
@@ -191,7 +197,28 @@ def _of_targets(result: RunResult) -> list[DriftRecord]:
 
 
 def _plots(result: RunResult) -> list[Plot]:
-    drawn = (
+    """The drawings that there is something to draw of."""
+    return [
+        Plot(
+            title=title,
+            drawing=Markup(
+                inline_svg(
+                    svg,
+                    prefix=prefix,
+                    label=f"{title}: the same numbers are in the tables below.",
+                    inks=INKS,
+                )
+            ),
+            reading=reading,
+        )
+        for prefix, title, svg, reading in _drawn(result)
+        if svg
+    ]
+
+
+def _drawn(result: RunResult) -> tuple[tuple[str, str, str, str], ...]:
+    """Of each drawing the prefix of its ids, its title, itself, and how to read it."""
+    return (
         (
             "latency",
             "Latency",
@@ -207,6 +234,14 @@ def _plots(result: RunResult) -> list[Plot]:
             "Each group follows one target from export to the file that ships: a shorter bar is "
             "more noise, an open bar is identical to the reference, and orange marks the step "
             "where answers began to change.",
+        ),
+        (
+            "layers",
+            "Noise by layer",
+            layers_svg(result.layers),
+            "The line is how far each layer's output is from the reference's as the file runs; a "
+            "dot is the noise that the layer adds by itself, lower is more; the upright line marks "
+            f"the worst. On {_looked_at(result)} images.",
         ),
         (
             "trade",
@@ -233,22 +268,11 @@ def _plots(result: RunResult) -> list[Plot]:
             for index, record in enumerate(_of_targets(result))
         ),
     )
-    return [
-        Plot(
-            title=title,
-            drawing=Markup(
-                inline_svg(
-                    svg,
-                    prefix=prefix,
-                    label=f"{title}: the same numbers are in the tables below.",
-                    inks=INKS,
-                )
-            ),
-            reading=reading,
-        )
-        for prefix, title, svg, reading in drawn
-        if svg
-    ]
+
+
+def _looked_at(result: RunResult) -> str:
+    """How many images the layers were compared on."""
+    return text.count_text(max((record.samples for record in result.layers), default=0))
 
 
 def _artifacts_grid(result: RunResult) -> Grid:

@@ -37,7 +37,7 @@ def images(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 @given(batches=st.lists(st.integers(1, 40), min_size=1, max_size=8), graphs=st.booleans())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_batch_is_answered_whatever_came_before(batches: list[int], graphs: bool) -> None:
     """Contexts are bound again and again, and graphs keep the buffers that they were made with."""
     runner, _ = loaded(graphs=graphs)

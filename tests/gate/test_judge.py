@@ -314,7 +314,7 @@ def any_run(rules: list[Rule], changed: dict[str, Any]) -> Any:
 
 
 @given(rules=RULES, changed=CHANGED)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_verdict_is_the_worst_finding_that_counts(rules: Any, changed: Any) -> None:
     judgement = judge_result(any_run(rules, changed), make.baseline())
     assert judgement.verdict is worst(f.verdict for f in judgement.findings if f.counts)
@@ -322,7 +322,7 @@ def test_the_verdict_is_the_worst_finding_that_counts(rules: Any, changed: Any) 
 
 
 @given(rules=RULES, changed=CHANGED, where=st.integers(0, 5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_one_more_failing_rule_never_makes_it_better(rules: Any, changed: Any, where: int) -> None:
     failing = Rule(metric="artifact.size_bytes", targets=("ort-int8",), max=1.0)
     more = [*rules[:where], failing, *rules[where:]]
@@ -330,7 +330,7 @@ def test_one_more_failing_rule_never_makes_it_better(rules: Any, changed: Any, w
 
 
 @given(rules=RULES, changed=CHANGED, shuffle=st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_order_of_rules_is_irrelevant(rules: Any, changed: Any, shuffle: Any) -> None:
     shuffled = shuffle.sample(rules, len(rules))
     one = judge_result(any_run(rules, changed), make.baseline())
@@ -340,7 +340,7 @@ def test_the_order_of_rules_is_irrelevant(rules: Any, changed: Any, shuffle: Any
 
 
 @given(rules=RULES, changed=CHANGED, gone=st.data())
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_less_evidence_never_yields_a_pass(rules: Any, changed: Any, gone: Any) -> None:
     whole = any_run(rules, changed)
     keep = st.booleans()

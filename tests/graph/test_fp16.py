@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -235,7 +235,6 @@ def graphs(draw: st.DrawFn) -> tuple[str, str, list[str]]:
     return " ".join(lines), ", ".join(f"float[1] {name}" for name in outputs), keep
 
 
-@settings(deadline=None)
 @given(graphs(), st.sampled_from(["fp32", "fp16"]))
 def test_any_graph(drawn: tuple[str, str, list[str]], io: Io) -> None:
     body, outputs, keep = drawn

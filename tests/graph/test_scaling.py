@@ -192,7 +192,7 @@ def case(request: pytest.FixtureRequest) -> Case:
     return found
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_no_answer_changes_whatever_the_factors(
     case: Case, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory

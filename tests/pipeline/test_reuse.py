@@ -30,7 +30,7 @@ def test_a_second_run_reuses_everything_but_the_timings(tmp_path: Path) -> None:
     assert not any(step.reused for step in first.steps)
     kinds = {step.kind: step.reused for step in second.steps}
     assert kinds.pop("build") is kinds.pop("bench") is False
-    assert len(kinds) == 5
+    assert len(kinds) == 6
     assert all(kinds.values())
     assert first.bench != second.bench
     assert (tmp_path / "out" / "results.previous.json").exists()

@@ -41,6 +41,38 @@ def test_a_run_makes_verified_artifacts_and_says_what_it_found(finished_run: Pat
     assert "<html" in (finished_run / "report.html").read_text()
 
 
+def test_the_layers_of_onnx_targets_are_compared(finished_run: Path) -> None:
+    result = results_of(finished_run)
+    floats, integers = result.layers
+    assert [(record.name, record.samples) for record in result.layers] == [
+        ("onnx-fp32", 16),
+        ("ort-int8", 16),
+    ]
+    assert len(floats.layers) >= len(integers.layers) >= 40
+    worst = {layer.name: layer for layer in integers.layers}[integers.worst_layer or ""]
+    assert worst.own_sqnr_db is not None
+    assert worst.own_sqnr_db < 45
+    assert result.layer_gaps == {}
+    assert [step.kind for step in result.steps][-3:] == ["drift", "layers", "bench"]
+    page = (finished_run / "report.html").read_text()
+    assert "Noise by layer" in page
+    assert f"ort-int8: {integers.worst_layer} adds the most noise of its own" in page
+    assert page.count("<summary>Every layer</summary>") == 2
+
+
+def test_layers_that_nobody_asks_for_or_can_tell_are_not_compared(tmp_path: Path, cli: Cli) -> None:
+    recipe = write_recipe(tmp_path)
+    text = recipe.read_text()
+    recipe.write_text(f"{text}\n[layers]\nsamples = 0\n")
+    result = run(recipe, out=tmp_path / "none").result
+    assert "layers" not in [step.kind for step in result.steps]
+    assert (result.layers, result.layer_gaps) == ((), {})
+    recipe.write_text(f'{text}\n[export]\nexporter = "dynamo"\n')
+    result = run(recipe, out=tmp_path / "dynamo").result
+    looked_at = {record.name for record in result.layers} | set(result.layer_gaps)
+    assert looked_at == {"onnx-fp32", "ort-int8"}
+
+
 def test_too_few_images_are_no_evidence(tmp_path: Path, cli: Cli) -> None:
     """One flip on ten images is more than a rule of 0.99 allows; a hundred would do."""
     recipe = write_recipe(
@@ -135,12 +167,12 @@ def test_dry_run_prints_the_steps_and_writes_nothing(
     recipe = write_recipe(tmp_path)
     said = cli("run", recipe, "--out", tmp_path / "out", "--dry-run")
     assert said.code == ExitCode.DONE
-    assert [line.split()[0] for line in said.out.splitlines()] == ["to"] * 7
+    assert [line.split()[0] for line in said.out.splitlines()] == ["to"] * 8
     assert not (tmp_path / "out").exists()
     out = tmp_path / "copy"
     shutil.copytree(finished_run, out)
     document = json.loads(cli("run", recipe, "--out", out, "--dry-run", "--json").out)
-    assert [step["cached"] for step in document["steps"]] == [False, *[True] * 5, False]
+    assert [step["cached"] for step in document["steps"]] == [False, *[True] * 6, False]
 
 
 def test_a_missing_report_extra_is_said_and_the_verdict_stands(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_gate_without_rules_is_red_and_never_an_empty_suite() -> None:
 
 
 @given(name=st.text(min_size=1, max_size=30))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_name_gives_a_file_that_can_be_read(name: str) -> None:
     text = junit_from_result(judged(*ALL, name=name))
     assert list(SCHEMA.iter_errors(text)) == []

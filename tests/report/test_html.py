@@ -162,6 +162,10 @@ def test_the_flipped_images_are_listed_up_to_twenty() -> None:
         ({"evaluation": make.data(synthetic=True)}, "The images are synthetic"),
         ({}, "trt-int8 was skipped: tensorrt is not installed."),
         (
+            {"layer_gaps": {"onnx-fp32": "its names do not say"}},
+            "The layers of onnx-fp32 were not compared: its names do not say.",
+        ),
+        (
             {"targets": (make.target(status=TargetStatus.NOT_TIMED, reason="2 flips"),)},
             "ort-int8 was not timed: 2 flips.",
         ),
