@@ -88,7 +88,11 @@ def page_from_result(result: RunResult) -> str:
         latency=latency_grid(result.bench),
         drift=drift_grid(result.drift),
         layers=[(verdict_of_layers(record), layers_grid(record)) for record in result.layers],
-        classes=[classes_grid(record) for record in _of_targets(result) if record.per_class],
+        classes=[
+            grid
+            for record in _of_targets(result)
+            if record.per_class and (grid := classes_grid(record)).rows
+        ],
         flips=[flips_view(record, result) for record in result.drift if record.flipped],
         steps=steps_grid(result.steps),
         artifacts=_artifacts_grid(result),

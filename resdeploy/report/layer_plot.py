@@ -82,7 +82,7 @@ def _write_heading(axes: Axes, record: LayersRecord) -> None:
     worst = worst_of(record)
     lines = [
         (record.name, INKS["text"], 15, "bold", 44),
-        (_worst_text(worst), INKS["loss" if worst else "text"], 14, "normal", 27),
+        (_worst_text(worst), INKS["text"], 14, "normal", 27),
         (
             "line: as it runs · dots: fed with the reference's inputs",
             INKS["muted"],
