@@ -25,8 +25,8 @@ from resdeploy.graph.rounding import with_rounding
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
 from resdeploy.pipeline.feeding import noise_for, retyped
+from resdeploy.pipeline.integers import int8_macs_share
 from resdeploy.pipeline.make import THREADS, Checks, file_facts, graph_image_shape, merged_checks
-from resdeploy.pipeline.paid import int8_macs_share
 from resdeploy.records import (
     CastOptions,
     Fp16Facts,

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from pathlib import Path
 
-from resdeploy.artifact import Artifact, scratch_folder
+from resdeploy.artifact import Artifact
 from resdeploy.contracts import Notify, Runner
-from resdeploy.graph import cost
-from resdeploy.graph.files import read_model, write_model
 from resdeploy.measure.latency import measure_latency
 from resdeploy.pipeline.compare import Candidate, own_runner
-from resdeploy.pipeline.feeding import image_facts, noise_for
+from resdeploy.pipeline.feeding import noise_for
+from resdeploy.pipeline.integers import installed
 from resdeploy.pipeline.make import graph_image_shape
-from resdeploy.records import Manifest, Paid
+from resdeploy.records import Paid
 from resdeploy.report.format import fraction_text, ms_text, ratio_text
-from resdeploy.runtimes import RUNTIMES, Runtime
-from resdeploy.table import load_target
 
 _WARMUP = 3
 _ROUNDS = 15
@@ -31,7 +26,7 @@ def paid(floats: Artifact, quantized: Artifact, runtime: str, threads: int) -> P
     Raises:
         GraphError: the runtime cannot run one of them.
     """
-    if _installed(runtime) is None:
+    if installed(runtime) is None:
         return None
     assert quantized.manifest is not None  # we made it
     manifests = {"float": floats.manifest or quantized.manifest, "int8": quantized.manifest}
@@ -60,10 +55,6 @@ def _candidate(name: str, artifact: Artifact, runtime: str) -> Candidate:
     return Candidate(name=name, artifact=artifact, runtime=runtime, shown=str(artifact.path))
 
 
-def _installed(runtime: str) -> Runtime | None:
-    return next((row for row in RUNTIMES if row.name == runtime and row.is_installed()), None)
-
-
 def told(found: Paid) -> str:
     """How long INT8 takes beside FP32; where it is not faster, why."""
     said = (
@@ -89,33 +80,3 @@ def tell_unpaid(name: str, found: Paid, notify: Notify) -> None:
     """Warn where INT8 is not faster than its float source."""
     if found.ratio >= 1:
         notify(f"{name}: {told(found)}")
-
-
-def int8_macs_share(path: Path, manifest: Manifest, runtime: str) -> float | None:
-    """The share of a file's multiply-accumulates that a runtime computes on integers.
-
-    It is read from the graph that the runtime makes of the file on this machine. None where the
-    runtime is not here, or shapes are not known.
-
-    manifest: says what images the file takes.
-
-    Raises:
-        GraphError: the runtime cannot load the file.
-    """
-    row = _installed(runtime)
-    if row is None or not row.integer_layers:
-        return None
-    model = read_model(path)
-    cost.number_nodes(model)
-    macs = {node.name: node.macs for node in cost.nodes_of(model, image_facts(manifest))}
-    known = {name: count for name, count in macs.items() if count is not None}
-    total = sum(known.values())
-    if len(known) < len(macs) or total == 0:
-        return None
-    with scratch_folder() as folder:
-        numbered = folder / "numbered.onnx"
-        write_model(model, numbered)
-        layers_of = load_target(row.integer_layers, extra=row.extra, why=f"a look at {runtime}")
-        layers = layers_of(numbered)
-    found = {match[0] for layer in layers if (match := re.match(cost.NUMBERED, layer))}
-    return sum(known[name] for name in found & known.keys()) / total

@@ -10,7 +10,8 @@ import pytest
 
 from resdeploy import export
 from resdeploy.artifact import Artifact
-from resdeploy.pipeline.paid import int8_macs_share, paid, tell_unpaid
+from resdeploy.pipeline.integers import int8_macs_share
+from resdeploy.pipeline.paid import paid, tell_unpaid
 from resdeploy.records import Manifest, Paid, TensorFacts
 from resdeploy.runtimes import RUNTIMES
 from tests.graph import tools

@@ -26,7 +26,6 @@ from resdeploy.graph.qdq import editor
 from resdeploy.graph.qdq.validate import problems_of
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
-from resdeploy.pipeline import paid
 from resdeploy.pipeline.feeding import fed, noise_for
 from resdeploy.pipeline.int8.calibration import require_same_graph
 from resdeploy.pipeline.int8.correction import (
@@ -36,6 +35,7 @@ from resdeploy.pipeline.int8.correction import (
     correction_of,
 )
 from resdeploy.pipeline.int8.floats import Floats, Gains, floats_of
+from resdeploy.pipeline.integers import int8_macs_share
 from resdeploy.pipeline.make import (
     THREADS,
     Checks,
@@ -148,7 +148,7 @@ def quantize_file(
         reason=work.bits.reason,
         kept=keep,
         steps=(*draft.floats.steps, *draft.floats.left_out, *_corrected(draft), *told),
-        int8_macs_share=paid.int8_macs_share(path, work.manifest, work.emitter.runtime),
+        int8_macs_share=int8_macs_share(path, work.manifest, work.emitter.runtime),
         calibration=CalibrationFacts(
             table_sha256=hashlib.sha256(table_bytes(work.table)).hexdigest(),
             method=work.how.method,
