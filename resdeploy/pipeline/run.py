@@ -96,7 +96,7 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
     if recipe.data.calibration is not None:
         calibration = _source(recipe, recipe.data.calibration)
         refuse_overlap(calibration, evaluation)
-    looked_at = _looked_at(recipe)
+    looked_at = _looked_at(recipe, evaluation)
     start = time.perf_counter()
     loaded = resolve(
         recipe.model.reference,
@@ -176,12 +176,12 @@ def _formats(recipe: Recipe) -> list[Format]:
     return [FORMATS[target.format] for target in recipe.targets]
 
 
-def _looked_at(recipe: Recipe) -> Source | None:
+def _looked_at(recipe: Recipe, evaluation: Source) -> Source | None:
     """The evaluation images that layers are compared on; None where they are not."""
-    table, most = recipe.data.evaluation, recipe.layers.samples
-    if most == 0:
+    samples = min(recipe.layers.samples, evaluation.facts().samples)
+    if samples == 0:
         return None
-    return _source(recipe, table.model_copy(update={"samples": min(most, table.samples or most)}))
+    return _source(recipe, recipe.data.evaluation.model_copy(update={"samples": samples}))
 
 
 def _source(recipe: Recipe, table: DataTable) -> Source:
