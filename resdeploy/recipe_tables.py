@@ -170,7 +170,7 @@ class BenchTable(Record):
 
 
 class LayersTable(Record):
-    """`layers`: how many evaluation images the layers of ONNX targets are compared on; 0: none."""
+    """`layers`: how many evaluation images, at most, layers of ONNX targets are compared on."""
 
     model_config = STRICT
 

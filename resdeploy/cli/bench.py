@@ -41,11 +41,7 @@ def bench(
         _as_trtexec(out, candidates, trtexec, timing.batches(), trusted=trust)
         return
     if timing.concurrency is not None:
-        unused = {
-            **model,
-            "--against": timing.against,
-            "--fixed-batch": timing.fixed_batch,
-        }
+        unused = {**model, "--against": timing.against, "--fixed-batch": timing.fixed_batch}
         _refuse(unused, "--concurrency", "it compares with no model")
         _concurrently(out, candidates, timing, runtime=runtime, trusted=trust)
         return

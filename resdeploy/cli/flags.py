@@ -192,9 +192,7 @@ class TimingFlags:
         """What is not as it is by itself, by the names of the options, without --batch."""
         usual = {"rounds": ROUNDS, "warmup": WARMUP}
         return {
-            f"--{name.replace('_', '-')}": value != usual.get(name, value)
-            if name in usual
-            else value
+            f"--{name.replace('_', '-')}": value != usual[name] if name in usual else value
             for name, value in asdict(self).items()
             if name != "batch"
         }

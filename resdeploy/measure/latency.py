@@ -6,8 +6,8 @@ still hold its cores: on two cores of an EPYC resnet18 took 1.9 ms alone, 7.5 ms
 session, for some thirty inferences, and most often 1.9 ms again after a rest of 50 ms. So it rests
 before it is warmed, and where it does not come back to its time by itself. No other rest is taken:
 cores that slept wake slowly, and the longer runners are apart, the more the machine changes between
-them (on two cores of a Xeon, resting before each turn made the interval of the gate's ratios twice
-as wide).
+them (on two cores of a Xeon, resting before each turn made the interval of the gate's ratios some
+1.5 times as wide).
 
 The order changes with each turn, so that everyone has every place equally often. Rounds take the
 inputs in turn, and every tenth looks whether the timed answer is one to its own input: who gives an

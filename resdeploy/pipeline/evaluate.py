@@ -109,8 +109,7 @@ def bench(
     fixed_batch: time each candidate a second time, for the one batch size alone.
 
     Raises:
-        ArtifactError: a candidate has no sidecar and no reference is given, or they differ.
-        UnknownNameError, MissingExtraError: no such runtime, or it is not installed.
+        ArtifactError, UnknownNameError, MissingExtraError: as `check`.
         UsageError: options without a reference, or ones that make no sense for it; a runtime
             that does not run a candidate, or only simulates another one; a batch that cannot be
             fixed.
@@ -136,7 +135,8 @@ def bench(
         ),
         progress=progress,
     )
-    tell_costs(records, notify)
+    if fixed_batch:
+        tell_costs(timed, records, notify)
     timing.tell_doubts(records, notify)
     return records
 

@@ -234,7 +234,6 @@ class Execution:
         return reused
 
     def _layers(self, step: Layers) -> LayersRecords:
-        assert self.prepared.looked_at is not None  # the plan has no such step otherwise
         records: list[LayersRecord] = []
         gaps = {}
         for stage in step.targets:
@@ -242,9 +241,10 @@ class Execution:
                 records += layer_records(
                     self.loaded,
                     [self._candidate(stage)],
-                    self.prepared.looked_at,
+                    self.evaluation,
                     self.plan.facts.preprocess,
                     threads=self.threads,
+                    at_most=step.samples,
                     progress=self.progress,
                 )
             except GraphError as error:

@@ -9,13 +9,11 @@ from pathlib import Path
 from resdeploy.artifact import Artifact, sha256_of_file
 from resdeploy.contracts import Notify
 from resdeploy.errors import UsageError
-from resdeploy.formats import FORMATS
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.fixed_batch import fix_batch
 from resdeploy.pipeline.compare import Candidate
+from resdeploy.pipeline.runtime_choice import format_of
 from resdeploy.records import LatencyRecord
-
-_MARK = ", batch fixed"
 
 
 def require_fixable(candidates: Sequence[Candidate]) -> None:
@@ -26,7 +24,7 @@ def require_fixable(candidates: Sequence[Candidate]) -> None:
     """
     for candidate in candidates:
         path = candidate.artifact.path
-        if path.suffix != FORMATS["onnx"].suffix:
+        if format_of(path).name != "onnx":
             raise UsageError(
                 f"the batch of {path} cannot be fixed here: only that of ONNX files can",
                 hint="make another file with --batch N, and time both: resdeploy bench A B",
@@ -45,18 +43,22 @@ def with_fixed_batch(candidate: Candidate, batch: int, folder: Path) -> Candidat
     path = folder / candidate.artifact.path.name
     write_model(model, path)
     made = Artifact(path=path, sha256=sha256_of_file(path), manifest=candidate.artifact.manifest)
-    return replace(candidate, name=f"{candidate.name}{_MARK}", artifact=made)
+    return replace(candidate, name=_fixed_name(candidate), artifact=made)
 
 
-def tell_costs(records: Sequence[LatencyRecord], notify: Notify) -> None:
-    """Say what an open batch costs, of every pair that was timed."""
+def _fixed_name(candidate: Candidate) -> str:
+    return f"{candidate.name}, batch fixed"
+
+
+def tell_costs(
+    candidates: Sequence[Candidate], records: Sequence[LatencyRecord], notify: Notify
+) -> None:
+    """Say what an open batch costs each candidate, of which both were timed."""
     times = {(record.name, record.batch): record.p50_ms for record in records}
-    for (name, batch), fixed in times.items():
-        open_name = name.removesuffix(_MARK)
-        if open_name == name:
-            continue
-        own = times[open_name, batch]
-        notify(
-            f"{open_name}, batch {batch}: {own:.2f} ms with an open batch, {fixed:.2f} ms with a "
-            f"fixed one ({own / fixed - 1:+.1%})"
-        )
+    for candidate in candidates:
+        for batch in dict.fromkeys(record.batch for record in records):
+            own, fixed = (times[name, batch] for name in (candidate.name, _fixed_name(candidate)))
+            notify(
+                f"{candidate.name}, batch {batch}: {own:.2f} ms with an open batch, {fixed:.2f} ms "
+                f"with a fixed one ({own / fixed - 1:+.1%})"
+            )

@@ -51,9 +51,12 @@ def layer_records(
     preprocess: Preprocess,
     *,
     threads: int,
+    at_most: int | None = None,
     progress: Progress,
 ) -> tuple[LayersRecord, ...]:
     """Every layer of every candidate against the eager model, in one pass over `source`.
+
+    at_most: only so many of its images, evenly spaced.
 
     Raises:
         GraphError: nothing says which tensors belong together, or by what channels were divided.
@@ -77,8 +80,9 @@ def layer_records(
         for look in looks:
             look.open(stack, threads)
         size = _batch_size(calls, wanted)
-        count = -(-source.facts().samples // size)
-        for batch in progress(source.batches(preprocess, size), "comparing layers", count):
+        images = min(source.facts().samples, at_most or math.inf)
+        batches = source.batches(preprocess, size, at_most)
+        for batch in progress(batches, "comparing layers", math.ceil(images / size)):
             answers = eager.run(batch.images)
             for look in looks:
                 look.add(batch, answers, eager.seen)

@@ -65,7 +65,6 @@ class Facts:
     """What a plan depends on besides the recipe, looked up before planning.
 
     calibration_order, evaluation_order: digests of names and contents in order.
-    looked_at: the evaluation images that layers are compared on.
     weights_origin: where weights came from, by commit or URL.
     model: fingerprint of what code that is not ours made; see LoadedModel.
     versions: of every package that a step's bytes can depend on.
@@ -82,7 +81,6 @@ class Facts:
     calibration_order: str
     evaluation: DataFacts
     evaluation_order: str
-    looked_at: DataFacts | None
     machine: MachineFacts
     versions: Mapping[str, str]
     quantizers: Mapping[str, str]
@@ -271,30 +269,37 @@ class _Planner:
         inputs = {
             "build": build,
             "stages": [[stage.name, stage.key, stage.runtime] for stage in stages],
-            "data": self.facts.evaluation.digest,
-            "order": self.facts.evaluation_order,
-            "on_broken": self.recipe.data.evaluation.on_broken.value,
-            "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
+            **self._images_compared(),
         }
         packages = sorted({self.facts.packages[stage.runtime] for stage in stages})
         key = self.key("drift", inputs, *_IMAGES, "torch", *packages)
         self.add(Drift(key=key, stages=stages))
 
     def look(self, build: str, names: list[str]) -> None:
-        """Have the layers of these targets compared, if there are any, and images for it."""
-        if not names or self.facts.looked_at is None:
+        """Have the layers of these targets compared, if there are any, and that is wanted."""
+        samples = self.recipe.layers.samples
+        if not names or not samples:
             return
         targets = tuple(self.stages[name] for name in names)
         inputs = {
             "build": build,
             "targets": [[stage.name, stage.key, stage.runtime] for stage in targets],
-            "data": self.facts.looked_at.digest,
-            "on_broken": self.recipe.data.evaluation.on_broken.value,
-            "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
+            "samples": samples,
+            **self._images_compared(),
         }
         packages = {self.facts.packages[stage.runtime] for stage in targets}
         tools = (*_IMAGES, "torch", "onnx", "onnx-ir", "onnxruntime", *sorted(packages))
-        self.add(Layers(key=self.key("layers", inputs, *tools), targets=targets))
+        key = self.key("layers", inputs, *tools)
+        self.add(Layers(key=key, targets=targets, samples=samples))
+
+    def _images_compared(self) -> dict[str, Any]:
+        """What a comparison on the evaluation images depends on beside the files."""
+        return {
+            "data": self.facts.evaluation.digest,
+            "order": self.facts.evaluation_order,
+            "on_broken": self.recipe.data.evaluation.on_broken.value,
+            "cpu": [self.facts.machine.cpu, *self.facts.machine.flags],
+        }
 
     def time(self, names: list[str]) -> None:
         targets = tuple(self.stages[name] for name in names)

@@ -17,8 +17,7 @@ from resdeploy.records import Baseline, Document, DriftRecord, LayersRecord
 class Prepared:
     """A plan, the model and the images it needs, before anything is done.
 
-    load_seconds: how long it took to make the model. looked_at: the evaluation images that layers
-    are compared on; None: they are not.
+    load_seconds: how long it took to make the model.
     """
 
     plan: Plan
@@ -26,7 +25,6 @@ class Prepared:
     load_seconds: float
     calibration: Source | None
     evaluation: Source
-    looked_at: Source | None
     baseline: Baseline | None
 
 

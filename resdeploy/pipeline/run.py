@@ -96,7 +96,6 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
     if recipe.data.calibration is not None:
         calibration = _source(recipe, recipe.data.calibration)
         refuse_overlap(calibration, evaluation)
-    looked_at = _looked_at(recipe, evaluation)
     start = time.perf_counter()
     loaded = resolve(
         recipe.model.reference,
@@ -117,7 +116,6 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
         preprocess=preprocess,
         calibration=None if calibration is None else calibration.facts(),
         evaluation=evaluation.facts(),
-        looked_at=None if looked_at is None else looked_at.facts(),
         calibration_order="" if calibration is None else _order(calibration),
         evaluation_order=_order(evaluation),
         versions=package_versions(KEYED_PACKAGES),
@@ -134,7 +132,6 @@ def prepare(path: Path, *, progress: Progress = silent) -> Prepared:
         load_seconds=load_seconds,
         calibration=calibration,
         evaluation=evaluation,
-        looked_at=looked_at,
         baseline=_baseline(recipe),
     )
 
@@ -174,14 +171,6 @@ def _refuse_impossible(path: Path, recipe: Recipe) -> None:
 
 def _formats(recipe: Recipe) -> list[Format]:
     return [FORMATS[target.format] for target in recipe.targets]
-
-
-def _looked_at(recipe: Recipe, evaluation: Source) -> Source | None:
-    """The evaluation images that layers are compared on; None where they are not."""
-    samples = min(recipe.layers.samples, evaluation.facts().samples)
-    if samples == 0:
-        return None
-    return _source(recipe, recipe.data.evaluation.model_copy(update={"samples": samples}))
 
 
 def _source(recipe: Recipe, table: DataTable) -> Source:

@@ -89,10 +89,11 @@ class Drift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layers:
-    """Every layer of ONNX targets against eager PyTorch's, on some of the evaluation images."""
+    """Every layer of ONNX targets against eager PyTorch's, on so many evaluation images."""
 
     key: str
     targets: tuple[Stage, ...]
+    samples: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

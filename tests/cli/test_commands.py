@@ -317,7 +317,7 @@ def test_listings_have_the_records_field_names(cli: Cli) -> None:
 
 
 def test_an_export_loads_nothing_that_only_measures(tmp_path: Path) -> None:
-    """Scipy alone took 0.7 s of an export of 6 s."""
+    """Scipy alone took 0.7 s of an export of 7 s."""
     code = f"sys.argv = ['resdeploy', 'export', 'resnet20', '-o', {str(tmp_path / 'x.onnx')!r}]\n"
     code += "from resdeploy.cli.app import main\nmain()\n"
     said = python_without(("scipy", "matplotlib", "openvino"), code)
