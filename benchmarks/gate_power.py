@@ -11,9 +11,10 @@ own verdict: fresh sessions in ONNX Runtime of the accepted file, of the same fi
 the candidate, timed in turn. A/A has two files of the same graph, since the gate times no file
 beside itself. Slower candidates compute more: two convolutions whose result changes nothing are
 added in the middle of the network, as wide as it takes for the time to grow by 10 % and 5 %, which
-is found by trying, and then measured over 8 times as many rounds as a decision takes. Widths are
+is found by trying, and measured over 8 times as many rounds as a decision takes. Widths are
 multiples of 16: ONNX Runtime computes others by slower kernels. A run of some cases takes the
-others from the results that are there, if they are of the same settings on the same machine.
+others from the results that are there, if they are of the same settings on the same machine; the
+target of a case that is not there does not hold.
 
 How to read it: `verdicts` counts decisions. Under `without_the_mark` is what the same timings say
 if nobody minds that the machine was busy. A rate has the interval in which it lies with 95 %
@@ -24,6 +25,7 @@ of 5 % is the truth itself: the rate is reported, not asked for.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,7 @@ ALARMS, FOUND = 0.01, 0.95
 SAME, BUSY = "the same", "the same, one core busy"
 CASES = (SAME, *WORK, BUSY)
 WIDTHS = range(16, 513, 16)
+NEAR = 0.005  # by which a slower candidate may miss the ratio that is wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +202,11 @@ def slowed(source: Artifact, wanted: float, settings: Settings, folder: Path) ->
         middle = (low + high) // 2
         is_less = ratio(WIDTHS[middle], 4 * settings.rounds)[0] < wanted
         low, high = (middle, high) if is_less else (low, middle)
-    found, made = ratio(WIDTHS[low], 8 * settings.rounds)
-    return {"width": WIDTHS[low], "true_ratio": found, "artifact": made}
+    for width in WIDTHS[low:]:  # the search is rough, and may end below it
+        found, made = ratio(width, 8 * settings.rounds)
+        if found >= wanted - NEAR:
+            return {"width": width, "true_ratio": found, "artifact": made}
+    raise CannotRunError(f"no width makes the network take {wanted} times as long")
 
 
 @contextmanager
@@ -243,21 +249,17 @@ def kept(settings: Settings, folder: Path) -> dict[str, dict[str, Any]]:
 def measure(settings: Settings, wanted: Sequence[str], folder: Path) -> Findings:
     """The cases that are wanted, the quiet ones first; the others from earlier results.
 
-    Raises:
-        CannotRunError: a case is not wanted, and there is none.
+    The target of a case that was never run does not hold.
     """
-    cases = {} if set(wanted) == set(CASES) else kept(settings, folder)
-    missing = [name for name in CASES if name not in (*cases, *wanted)]
-    if missing:
-        raise CannotRunError(f"there are no results of {missing[0]!r} yet: run all cases first")
-    cases |= measured_cases(settings, wanted)
+    cases = kept(settings, folder) | measured_cases(settings, wanted)
+    slower = {name: case["called_slower"] for name, case in cases.items()}
     return Findings(
         settings=facts_of(settings),
-        figures={"cases": {name: cases[name] for name in CASES}},
+        figures={"cases": {name: cases[name] for name in CASES if name in cases}},
         targets=(
-            at_most("false alarms", ALARMS, cases[SAME]["called_slower"]),
-            at_least("10 % slower, found", FOUND, cases["10 % slower"]["called_slower"]),
-            at_most("false alarms, one core busy", ALARMS, cases[BUSY]["called_slower"]),
+            at_most("false alarms", ALARMS, slower.get(SAME, math.nan)),
+            at_least("10 % slower, found", FOUND, slower.get("10 % slower", math.nan)),
+            at_most("false alarms, one core busy", ALARMS, slower.get(BUSY, math.nan)),
         ),
     )
 
