@@ -1,6 +1,6 @@
-"""A PyTorch module in, a file of one format out.
+"""A PyTorch module in, a program of one format out, and into a file.
 
-A format is a row of `FORMATS`; who writes it is a row of `EXPORTERS`, or several of them.
+A format is a row of `FORMATS`; who makes its programs is a row of `EXPORTERS`, or several of them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from resdeploy.table import Table, lazy
 class Format:
     """A kind of file: its suffix and the precisions it can hold.
 
+    write: "module:function" that writes what an exporter of it made, (program, path); of a
+        compiled format there is none.
     contents: "module:function" of a path that says what is in such a file.
     bounded: whether it refuses a batch outside the bounds that it was made for.
     command: what makes such files.
@@ -25,6 +27,7 @@ class Format:
     suffix: str
     precisions: tuple[str, ...]
     contents: str
+    write: str = ""
     bounded: bool = False
     command: str = "export"
     note: str = ""
@@ -32,15 +35,18 @@ class Format:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exporter:
-    """`target` writes a file of `format` from (module, path, signature).
+    """`target` makes a program of `format` from (module, signature).
 
     opsets: of ONNX that it can write, the least and the greatest; None for other formats.
+    only_reads: whether the module may be run in another thread meanwhile. torch.export puts
+        tensors of its own in the place of the weights.
     """
 
     name: str
     format: str
     target: str
     opsets: tuple[int, int] | None = None
+    only_reads: bool = False
 
 
 FORMATS: Table[Format] = Table(
@@ -51,12 +57,14 @@ FORMATS: Table[Format] = Table(
             suffix=".onnx",
             precisions=("fp32", "fp16", "int8", "int8-fp16"),
             contents="resdeploy.graph.summary:contents_of_onnx",
+            write="resdeploy.graph.files:write_model",
         ),
         Format(
             name="torchscript",
             suffix=".torchscript",
             precisions=("fp32",),
             contents="resdeploy.runtimes.contents:contents_of_torchscript",
+            write="resdeploy.formats.torchscript:write_torchscript",
             note="TorchScript is deprecated upstream: prefer pt2 where PyTorch loads the file",
         ),
         Format(
@@ -64,6 +72,7 @@ FORMATS: Table[Format] = Table(
             suffix=".pt2",
             precisions=("fp32",),
             contents="resdeploy.runtimes.contents:contents_of_pt2",
+            write="resdeploy.formats.exported_program:write_pt2",
             bounded=True,
         ),
         Format(
@@ -86,6 +95,7 @@ EXPORTERS: Table[Exporter] = Table(
             format="onnx",
             target="resdeploy.formats.onnx:onnx_by_trace",
             opsets=(13, 20),  # Q/DQ operators per channel are there from 13 on
+            only_reads=True,
         ),
         Exporter(
             name="dynamo",

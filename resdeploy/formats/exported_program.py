@@ -15,8 +15,8 @@ from resdeploy.errors import VerificationError
 from resdeploy.formats.signature import Signature
 
 
-def pt2_from_module(module: torch.nn.Module, path: Path, signature: Signature) -> None:
-    """Export `module`, in eval mode, to `path`; the program refuses a batch outside its bounds.
+def pt2_from_module(module: torch.nn.Module, signature: Signature) -> torch.export.ExportedProgram:
+    """Export `module`, in eval mode; the program refuses a batch outside its bounds.
 
     Raises:
         VerificationError: torch.export cannot express the module, or its batch cannot vary.
@@ -27,7 +27,7 @@ def pt2_from_module(module: torch.nn.Module, path: Path, signature: Signature) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own internals
         try:
-            program = torch.export.export(
+            return torch.export.export(
                 module, (signature.example(),), dynamic_shapes=shapes, strict=False
             )
         except Exception as error:  # its errors have no common base
@@ -36,7 +36,13 @@ def pt2_from_module(module: torch.nn.Module, path: Path, signature: Signature) -
                 f"torch.export failed on images {signature}: {first}",
                 hint="the model may branch on the values or the number of its images",
             ) from error
-        # In memory first: the names inside the archive are then the same for every path.
-        written = io.BytesIO()
+
+
+def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write it to `path`."""
+    # In memory first: the names inside the archive are then the same for every path.
+    written = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own internals
         torch.export.save(program, written)
     path.write_bytes(written.getbuffer())

@@ -19,12 +19,12 @@ from resdeploy.errors import VerificationError
 from resdeploy.formats.signature import Signature
 
 
-def torchscript_from_module(module: torch.nn.Module, path: Path, signature: Signature) -> None:
-    """Trace `module`, in eval mode, freeze it and write it to `path`.
+def torchscript_from_module(
+    module: torch.nn.Module, signature: Signature
+) -> torch.jit.ScriptModule:
+    """Trace `module`, in eval mode, and freeze it.
 
     Freezing makes constants of the weights, which folds BatchNorm and drops dead branches.
-    The file holds the paths of the Python files that were traced, for error messages: it is
-    the same only from the same installation.
 
     Raises:
         VerificationError: the module cannot be traced.
@@ -35,14 +35,25 @@ def torchscript_from_module(module: torch.nn.Module, path: Path, signature: Sign
         warnings.simplefilter("ignore")
         try:
             traced = torch.jit.trace(module, signature.example(), check_trace=False)  # type: ignore[no-untyped-call]
-            frozen = torch.jit.freeze(traced)
+            frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
         except Exception as error:  # the tracer's errors have no common base
             first = str(error).strip().partition("\n")[0] or type(error).__name__
             raise VerificationError(
                 f"torch.jit.trace failed on images {signature}: {first}",
                 hint="images of this size may be too small for this model (see --size)",
             ) from error
-        # In memory first: the names inside the archive are then the same for every path.
-        written = io.BytesIO()
-        torch.jit.save(frozen, written)
+    return frozen
+
+
+def write_torchscript(program: torch.jit.ScriptModule, path: Path) -> None:
+    """Write it to `path`.
+
+    The file holds the paths of the Python files that were traced, for error messages: it is
+    the same only from the same installation.
+    """
+    # In memory first: the names inside the archive are then the same for every path.
+    written = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is deprecated
+        torch.jit.save(program, written)
     path.write_bytes(written.getbuffer())

@@ -20,6 +20,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from onnx_ir import external_data
 
 from resdeploy.errors import GraphError
+from resdeploy.graph.wire import write_pieces
 
 # What is not weights in a ResNet's graph is far below 16 MiB.
 LARGEST_BYTES = 2**31 - 2**24
@@ -114,12 +115,8 @@ def write_model(model: ir.Model, path: Path, *, largest_bytes: int = LARGEST_BYT
         )
     else:
         external_data.load_to_model(model)
-    path.write_bytes(ir.to_proto(model).SerializeToString(deterministic=True))
-
-
-def is_large(model: ir.Model) -> bool:
-    """Whether its weights do not go into one file."""
-    return sum(tensor.nbytes for tensor in _weights(model)) > LARGEST_BYTES
+    with path.open("wb") as file:
+        write_pieces(model, file)
 
 
 def is_scattered(model: ir.Model) -> bool:
@@ -150,3 +147,10 @@ def copy_model(source: Path, path: Path) -> None:
         if data.parent != path.parent:
             shutil.copyfile(data, path.parent / data.name)
     shutil.copyfile(source, path)
+
+
+def move_model(source: Path, path: Path) -> None:
+    """Give an ONNX file of our own another place, which costs nothing on the same disk."""
+    for data in data_files(source) if any(source.parent.glob("*.data")) else ():
+        shutil.move(data, path.parent / data.name)
+    shutil.move(source, path)

@@ -17,20 +17,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from resdeploy.artifact import scratch_folder
 from resdeploy.contracts import Notify, Runner, Source, unheard
 from resdeploy.data.images import normalized
-from resdeploy.errors import UnknownNameError, UsageError, VerificationError
+from resdeploy.errors import (
+    GraphError,
+    ResdeployError,
+    UnknownNameError,
+    UsageError,
+    VerificationError,
+)
 from resdeploy.formats import EXPORTERS, FORMATS, Exporter
-from resdeploy.formats.onnx import is_large
 from resdeploy.formats.pixels import FromPixels
 from resdeploy.formats.signature import BATCH, INPUT, OPSET, Signature
 from resdeploy.graph import summary
-from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.bare import check_graph
+from resdeploy.graph.passes import FOLDING, apply_passes
 from resdeploy.graph.simplify import SimplifierChild
 from resdeploy.measure import verify
 from resdeploy.measure.machine import package_versions
@@ -45,7 +51,7 @@ from resdeploy.pipeline.make import (
     image_shape,
     require_image_channels,
 )
-from resdeploy.pipeline.make_simplified import Simplification, simplified_manifest
+from resdeploy.pipeline.make_simplified import Simplification, Trials, simplified_manifest
 from resdeploy.records import (
     BatchProfile,
     ExportOptions,
@@ -204,6 +210,7 @@ def export_file(
     Raises:
         UnknownNameError: no such format, or no such exporter of it.
         UsageError: the model has no such head, or nothing writes the opset.
+        GraphError: the only exporter made a graph that is no valid ONNX.
         VerificationError: no exporter wrote a file that passes every check.
     """
     notes: list[str] = []
@@ -213,7 +220,7 @@ def export_file(
         other = path.with_name(f"other.{path.name}")  # beside one that is good already
         try:
             made = _made(export, row, path if good is None else other, simplifier, notify)
-        except VerificationError as error:
+        except (GraphError, VerificationError) as error:
             errors.append(error)
             notes.append(f"{row.name} was not used: {error.message}")
             notify(notes[-1])
@@ -231,7 +238,7 @@ def export_file(
     return good.noted([*notes, f"exporter {good.row.name}"])
 
 
-def _failure(errors: Sequence[VerificationError]) -> VerificationError:
+def _failure(errors: Sequence[ResdeployError]) -> ResdeployError:
     """The only reason, or all of them in one sentence."""
     if len(errors) == 1:
         return errors[0]
@@ -270,41 +277,46 @@ def _made(
     """Let one exporter write `path`, and check it.
 
     Raises:
+        GraphError: what it made is no valid ONNX.
         VerificationError: it failed, or a check did.
     """
-    start = time.perf_counter()
-    _write(export, row, path)
-    seconds = time.perf_counter() - start
+    make = load_target(row.target, extra="", why="the export")
     with ThreadPoolExecutor(max_workers=1) as pool:
-        # PyTorch answers while the graph is read and written, on another core.
-        trial = pool.submit(lambda: export.trial)
-        if row.format != ONNX:
-            checks = _answers(export, row, path, trial)
-            return _Made(row, seconds, _manifest(export, row, path, None, checks))
-        model = read_model(path)
-        graph = summary.summary_of(model)
-        checks = graph_checks(model, graph, export.signature)
-        if not export.simplify:
-            checks = _answers(export, row, path, trial, checks)
-            return _Made(row, seconds, _manifest(export, row, path, graph, checks))
-        with Simplification(model, path, child=simplifier) as work:
-            del model  # it is as large as the file
-            checks = _answers(export, row, work.passed, trial, checks)
+        # PyTorch answers meanwhile, on another core; but not where exporters are compared.
+        is_early = row.only_reads and export.options.exporter != BOTH
+        early = pool.submit(lambda: export.trial) if is_early else None
+        start = time.perf_counter()
+        program = make(export.module, export.signature)
+        graph = None if row.format != ONNX else _folded(program)
+        seconds = time.perf_counter() - start
+        trial = early or pool.submit(lambda: export.trial)
+        promised = () if graph is None else graph_checks(program, graph, export.signature)
+        if export.simplify:
+            assert graph is not None  # it is for ONNX alone
+            simplification = Simplification(program, child=simplifier)
+            del program  # it is as large as the file
+            with simplification as work:
+                checks = _answers(export, row, work.passed, trial, promised)
+                trials = Trials(images=lambda: export.trial.images, batches=export.batches)
+                found = work.finished(path, trials, right=work.passed)
             manifest = _manifest(export, row, path, graph, checks)
-            found = work.finished(path, manifest, right=work.passed)
-            return _Made(row, seconds, simplified_manifest(found, manifest, path, notify=notify))
+            manifest = simplified_manifest(found, manifest, source_sha256=None, notify=notify)
+        else:
+            load_target(FORMATS[row.format].write, extra="", why="the export")(program, path)
+            checks = _answers(export, row, path, trial, promised)
+            manifest = _manifest(export, row, path, graph, checks)
+    return _Made(row, seconds, manifest)
 
 
-def _write(export: Export, row: Exporter, path: Path) -> None:
-    """Let an exporter write; the weights of a large ONNX graph come into one file."""
-    write = load_target(row.target, extra="", why="the export")
-    if row.format != ONNX or not is_large(export.loaded.module):
-        write(export.module, path, export.signature)
-        return
-    with scratch_folder() as folder:  # which exporters fill with a file per weight
-        scattered = folder / path.name
-        write(export.module, scattered, export.signature)
-        write_model(read_model(scattered), path)
+def _folded(model: ir.Model) -> GraphSummary:
+    """Fold what exporters fold, where this one did not; the facts of the graph.
+
+    Raises:
+        GraphError: it is no valid ONNX.
+    """
+    apply_passes(model, FOLDING)
+    check_graph(model)
+    return summary.summary_of(model)
 
 
 def _answers(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,14 @@ from resdeploy.artifact import Artifact, scratch_folder
 from resdeploy.contracts import Notify
 from resdeploy.errors import ChildFailedError, GraphError, VerificationError
 from resdeploy.graph import summary
-from resdeploy.graph.files import copy_model, is_large, is_scattered, read_model, write_model
+from resdeploy.graph.bare import put_back, without_weights
+from resdeploy.graph.files import (
+    copy_model,
+    is_scattered,
+    move_model,
+    read_model,
+    write_model,
+)
 from resdeploy.graph.passes import apply_passes
 from resdeploy.graph.simplify import SIMPLIFIERS, Limits, Simplifier, SimplifierChild
 from resdeploy.measure import verify
@@ -54,10 +61,16 @@ def simplify_file(
     Raises:
         VerificationError: even an untouched copy does not answer like the source.
     """
+
+    def images() -> NDArray[Any]:
+        return noise_for(manifest, graph_image_shape(manifest), verify.IMAGES)
+
     model = read_model(source.path)
     with Simplification(model, source.path, simplifiers=simplifiers, limits=limits) as work:
-        found = work.finished(path, manifest, right=source.path)
-    return simplified_manifest(found, manifest, path, notify=notify)
+        trials = Trials(images=images, batches=verify.batches_of(manifest.batch))
+        found = work.finished(path, trials, right=source.path)
+    made = manifest.model_copy(update=file_facts(path))
+    return simplified_manifest(found, made, source_sha256=manifest.sha256, notify=notify)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,20 +87,23 @@ class Simplified:
 
 
 def simplified_manifest(
-    found: Simplified, manifest: Manifest, path: Path, *, notify: Notify
+    found: Simplified, manifest: Manifest, *, source_sha256: str | None, notify: Notify
 ) -> Manifest:
-    """What the sidecar of the simplified file says, from that of its source."""
+    """What the sidecar of the simplified file says.
+
+    manifest: of its source, but with the facts of the new file. source_sha256: None where the
+        source was never a file.
+    """
     packages = [] if found.used is None else [found.used.package]
     step = HistoryStep(
         step="simplify",
         tools=package_versions(["onnx-ir", "onnxruntime", *packages]),
-        source_sha256=manifest.sha256,
+        source_sha256=source_sha256,
         nodes=found.graph.nodes,
         notes=found.notes,
     )
     simplified = manifest.model_copy(
         update={
-            **file_facts(path),
             "outputs": found.graph.outputs,
             "verification": merged_checks(manifest.verification, found.checks, "simplify"),
             "history": (*manifest.history, step),
@@ -107,30 +123,31 @@ def tell_unsimplified(manifest: Manifest, notify: Notify) -> None:
 class Simplification:
     """The passes on a graph, and the first simplifier at work on what they made.
 
-    It works in a child process, so whoever entered the block can do something else meanwhile.
+    It works in a child process, so whoever entered the block can do something else meanwhile. It
+    sees the graph without its large weights, which it would only copy.
 
-    model: what `source` holds; the passes change it. child: the first simplifier, where it is
-        there already and waits.
+    model: the passes change it. source: the file that holds it; None where there is none. child:
+        the first simplifier, where it is there already and waits.
     """
 
     def __init__(
         self,
         model: ir.Model,
-        source: Path,
+        source: Path | None = None,
         *,
         simplifiers: Iterable[Simplifier] = SIMPLIFIERS,
         limits: Limits | None = None,
         child: SimplifierChild | None = None,
     ) -> None:
-        self._given = child
+        self._model = model
         self._source = source
         self._simplifiers = tuple(simplifiers)
         self._limits = limits
+        self._given = child
         self._before = summary.summary_of(model)
         found = apply_passes(model)
         # Weights that were in other files come into ours.
         self._changed = any(facts.changed for facts in found.values()) or is_scattered(model)
-        self._model = model if self._changed else None
         self._after = summary.summary_of(model)
         self.notes = [f"{name}: {facts.changed}" for name, facts in found.items() if facts.changed]
         self.notes += [
@@ -138,26 +155,27 @@ class Simplification:
             for name, facts in found.items()
             for reason, count in Counter(facts.refused).items()
         ]
-        if is_large(model):
-            self.notes += [
-                f"{row.name} {_NOT_USED}it takes no graph over 2 GB" for row in simplifiers
-            ]
-            self._simplifiers = ()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             folder = stack.enter_context(scratch_folder())
-            self._result = folder / "simplified.onnx"
-            self._passed = self._source
-            if self._model is not None:
+            self._bare = folder / "bare.onnx"
+            self._simpler = folder / "simpler.onnx"  # what a simplifier makes of it
+            self._result = folder / "simplified.onnx"  # the same with its weights
+            bare, _ = without_weights(self._model)
+            write_model(bare, self._bare)
+            if self._simplifiers:
+                first = self._given or stack.enter_context(
+                    SimplifierChild(self._simplifiers[0], self._limits)
+                )
+                first.start(self._bare, self._simpler)
+                self._first = first
+            if self._source is None or self._changed:
                 self._passed = folder / "passed.onnx"
                 write_model(self._model, self._passed)
-                self._model = None
-            self._first = self._given
-            if self._simplifiers:
-                first = SimplifierChild(self._simplifiers[0], self._limits)
-                self._first = self._given or stack.enter_context(first)
-                self._first.start(self._passed, self._result)
+            else:
+                self._passed = self._source
+            del self._model, bare  # it is as large as the file
             self._stack = stack.pop_all()
         return self
 
@@ -174,13 +192,13 @@ class Simplification:
         """What the passes made; the source itself where they changed nothing."""
         return self._passed
 
-    def finished(self, path: Path, manifest: Manifest, *, right: Path) -> Simplified:
+    def finished(self, path: Path, trials: Trials, *, right: Path) -> Simplified:
         """Write the simplest right graph to `path`.
 
-        manifest: of the source. right: the source, or what the passes made, whichever is known
-            to be right; the others are held against it.
+        right: the source, or what the passes made, whichever is known to be right; the others
+            are held against it.
         """
-        judge = _Judge(right, self._after if right == self._passed else self._before, manifest)
+        judge = _Judge(right, self._after if right == self._passed else self._before, trials)
         for row in self._simplifiers:
             try:
                 made, note = self._simplified(row)
@@ -194,19 +212,26 @@ class Simplification:
 
     def _simplified(self, row: Simplifier) -> tuple[Path, str]:
         """The file that holds what a simplifier made, which may be what it was given."""
-        if self._first is not None and row is self._first.row:
+        if row is self._first.row:
             changed = self._first.changed()
         else:
             with SimplifierChild(row, self._limits) as child:
-                child.start(self._passed, self._result)
+                child.start(self._bare, self._simpler)
                 changed = child.changed()
-        return (self._result, row.name) if changed else (self._passed, f"{row.name}: no change")
+        if not changed:
+            return self._passed, f"{row.name}: no change"
+        simpler = read_model(self._simpler)
+        put_back(simpler, without_weights(read_model(self._passed))[1])
+        write_model(simpler, self._result)
+        return self._result, row.name
 
     def _unsimplified(self, path: Path, judge: _Judge) -> Simplified:
         """Without any simplifier: what the passes made, or else what came; a note says which."""
         try:
             judged = judge.of(self._passed)
         except (GraphError, VerificationError) as error:
+            if self._source is None:
+                raise
             self.notes.append(f"the passes {_NOT_USED}{error.message}")
             return self._taken(self._source, path, judge.of(self._source), None)
         self.notes.append("the passes alone")
@@ -215,11 +240,21 @@ class Simplification:
     def _taken(
         self, made: Path, path: Path, judged: _Judged, used: Simplifier | None
     ) -> Simplified:
-        if made != path:
+        if made == self._source:
             copy_model(made, path)
+        else:
+            move_model(made, path)
         return Simplified(
             graph=judged.graph, checks=judged.checks, notes=tuple(self.notes), used=used
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trials:
+    """What graphs are tried on, made where it is needed: images, and how many at a time."""
+
+    images: Callable[[], NDArray[Any]]
+    batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,16 +268,14 @@ class _Judged:
 class _Judge:
     """Holds graphs against the one that is right, whose answers it works out once."""
 
-    def __init__(self, right: Path, before: GraphSummary, manifest: Manifest) -> None:
+    def __init__(self, right: Path, before: GraphSummary, trials: Trials) -> None:
         self._right = right
         self._before = before
-        self._manifest = manifest
+        self._trials = trials
 
     @functools.cached_property
     def _trial(self) -> verify.Trial:
-        shape = graph_image_shape(self._manifest)
-        images = noise_for(self._manifest, shape, verify.IMAGES)
-        return verify.trial_of(self._reference, images, verify.batches_of(self._manifest.batch))
+        return verify.trial_of(self._reference, self._trials.images(), self._trials.batches)
 
     def _reference(self, images: NDArray[Any]) -> NDArray[np.float32]:
         with runtimes.OrtRunner(self._right, threads=THREADS) as right:

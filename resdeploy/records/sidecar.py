@@ -36,7 +36,8 @@ class Check(Record):
 class HistoryStep(Record):
     """One thing that was done to make an artifact, with the tools that did it.
 
-    nodes: how many operators its graph had then.
+    source_sha256: of the file or the weights it was made from; None where there was no file, the
+        step before being the same command's. nodes: how many operators its graph had then.
     """
 
     step: str

@@ -96,16 +96,14 @@ def test_a_pt2_file_keeps_to_its_bounds(tmp_path: Path) -> None:
             runner.run(tools.noise(5, 3, 32, 32))
 
 
-def test_a_model_that_torch_export_cannot_express(tmp_path: Path) -> None:
+def test_a_model_that_torch_export_cannot_express() -> None:
     class Branches(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
 
-    path = tmp_path / "x.pt2"
     with pytest.raises(VerificationError, match=r"torch\.export failed") as raised:
-        pt2_from_module(Branches().eval(), path, Signature(shape=(3, 8, 8)))
+        pt2_from_module(Branches().eval(), Signature(shape=(3, 8, 8)))
     assert "\n" not in raised.value.message
-    assert not path.exists()
 
 
 @pytest.mark.parametrize("format", PROGRAMS)

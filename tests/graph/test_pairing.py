@@ -14,7 +14,7 @@ from resdeploy.contracts import Call
 from resdeploy.formats.onnx import onnx_by_dynamo, onnx_by_trace
 from resdeploy.formats.signature import Signature
 from resdeploy.graph.cuts import NOISE, REFERENCE, with_noise, with_own_noise
-from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.files import write_model
 from resdeploy.graph.pairing import Pairing, pair_tensors
 from resdeploy.graph.passes import apply_passes
 from resdeploy.models.calls import calls_of
@@ -31,12 +31,11 @@ SOME = tuple(name for name in KINDS if name not in SAME)
 
 
 def paired(
-    module: nn.Module, path: Path, size: int, exporter: object = onnx_by_trace
+    module: nn.Module, size: int, exporter: object = onnx_by_trace
 ) -> tuple[ir.Model, Pairing, tuple[Call, ...]]:
     shape = (3, size, size)
     assert callable(exporter)
-    exporter(module, path, Signature(shape=shape))
-    model = read_model(path)
+    model = exporter(module, Signature(shape=shape))
     apply_passes(model)
     calls = calls_of(module, shape)
     images = TensorFacts(name="input", dtype="float", shape=(1, *shape))
@@ -75,7 +74,7 @@ def test_every_tensor_of_every_kind_of_block_is_paired_with_its_equal(
 ) -> None:
     size = 32 if name == "resnet20" else 64
     module = resolve(name, None).module
-    model, pairing, calls = paired(module, tmp_path / "m.onnx", size)
+    model, pairing, calls = paired(module, size)
     assert pairing.unpaired == ()
     # Only norms have no row of their own, being in the layer before them.
     assert {call.name for call in calls if call.kind.endswith(("Conv2d", "Linear"))} <= {
@@ -90,7 +89,7 @@ def test_the_other_exporter_keeps_names_of_weights_and_layers_are_paired_by_thes
     tmp_path: Path,
 ) -> None:
     module = resolve("resnet20", None).module
-    model, pairing, calls = paired(module, tmp_path / "m.onnx", 32, onnx_by_dynamo)
+    model, pairing, calls = paired(module, 32, onnx_by_dynamo)
     weighted = {call.name for call in calls if call.kind in ("Conv2d", "Linear")}
     assert {pair.layer for pair in pairing.pairs} == weighted
     assert {name for name, _ in pairing.unpaired}.isdisjoint(weighted)
@@ -133,7 +132,7 @@ class Awkward(nn.Module):
 
 def test_foreign_modules_are_paired_with_their_equals_or_not_at_all(tmp_path: Path) -> None:
     module = Awkward()
-    model, pairing, _ = paired(module, tmp_path / "m.onnx", 16)
+    model, pairing, _ = paired(module, 16)
     rows = {pair.layer: pair for pair in pairing.pairs}
     # Between convolution and activation there is no tensor of eager PyTorch: they are one row.
     assert rows["conv1"].key == ("bn1.act", 0)
@@ -146,7 +145,7 @@ def test_foreign_modules_are_paired_with_their_equals_or_not_at_all(tmp_path: Pa
 
 def test_tensors_of_another_shape_are_not_paired(tmp_path: Path) -> None:
     module = Awkward()
-    model, _, calls = paired(module, tmp_path / "m.onnx", 16)
+    model, _, calls = paired(module, 16)
     images = TensorFacts(name="input", dtype="float", shape=(1, 3, 16, 16))
     wider = [replace(call, shape=(9, *call.shape[1:])) for call in calls]
     pairing = pair_tensors(model, wider, images)
@@ -156,6 +155,6 @@ def test_tensors_of_another_shape_are_not_paired(tmp_path: Path) -> None:
 
 def test_a_path_that_is_another_modules_is_not_taken(tmp_path: Path) -> None:
     module = Awkward()
-    model, _, calls = paired(module, tmp_path / "m.onnx", 16)
+    model, _, calls = paired(module, 16)
     images = TensorFacts(name="input", dtype="float", shape=(1, 3, 16, 16))
     assert not pair_tensors(model, calls, images, prefix="module.").pairs

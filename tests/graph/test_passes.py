@@ -18,6 +18,7 @@ from resdeploy.graph.passes.facts import PassFacts
 from resdeploy.graph.passes.fold_batchnorm import fold_batchnorm
 from resdeploy.graph.passes.fold_constants import fold_constants
 from resdeploy.graph.passes.mean_to_pool import mean_to_pool
+from resdeploy.graph.passes.share_constants import share_constants
 from tests.graph import tools
 
 NORM = {
@@ -192,6 +193,26 @@ CASES = {
         changed=0,
         left={"Conv": 1},
     ),
+    "equal-constants": Case(
+        run=share_constants,
+        body="a = Add(x, p) b = Mul(a, q) y = Sub(b, r)",
+        weights={
+            "p": np.ones((4, 1, 1), np.float32),
+            "q": np.ones((4, 1, 1), np.float32),
+            "r": np.ones((1, 1), np.float32),
+        },
+        outputs="float[n,4,8,8] y",
+        changed=1,
+        left={"Add": 1, "Mul": 1, "Sub": 1},
+    ),
+    "constants-that-are-promised": Case(
+        run=share_constants,
+        body="a = Add(x, p) y = Mul(a, q)",
+        weights={"p": np.ones(1, np.float32), "q": np.ones(1, np.float32)},
+        outputs="float[n,4,8,8] y, float[1] q",
+        changed=0,
+        left={"Add": 1, "Mul": 1},
+    ),
     "identities-constants-and-dead-ends": Case(
         run=clean,
         body="""one = Constant<value = float {1.0}>() i = Identity(x) a = Add(i, one)
@@ -252,6 +273,7 @@ def test_all_passes_together_leave_nothing_to_do() -> None:
         "fold-constants": 0,
         "fold-batchnorm": 1,
         "mean-to-pool": 1,
+        "share-constants": 0,
     }
     assert list(first) == list(PASSES)
     assert not any(facts.changed for facts in again.values())

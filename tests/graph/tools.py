@@ -20,7 +20,7 @@ from resdeploy.formats.signature import Signature
 from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.observe import with_observations
-from resdeploy.graph.passes import apply_passes
+from resdeploy.graph.passes import FOLDING, apply_passes
 from resdeploy.graph.qdq import editor, validate
 from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.graph.simplify import SIMPLIFIERS, SimplifierChild
@@ -139,7 +139,9 @@ def exported(folder: Path, name: str, size: int, weights: str | None = None) -> 
     loaded = resolve(name, weights)
     path = folder / f"{name}.onnx"
     shape = (len(loaded.preprocess.channels), size, size)
-    onnx_by_trace(loaded.module, path, Signature(shape=shape))
+    model = onnx_by_trace(loaded.module, Signature(shape=shape))
+    apply_passes(model, FOLDING)
+    write_model(model, path)
     return path
 
 

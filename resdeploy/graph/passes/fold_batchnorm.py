@@ -62,14 +62,14 @@ def _fold(graph: ir.Graph, norm: ir.Node, conv: ir.Node) -> None:
     gamma, beta, mean, variance = (_constant(value).astype(np.float64) for value in norm.inputs[1:])
     bias = _constant(conv.inputs[2]) if len(conv.inputs) > 2 else np.zeros_like(mean)
     scale = gamma / np.sqrt(variance + norm.attributes.get_float("epsilon", EPSILON))
-    folded = {
-        "weight": weight * scale.reshape(-1, *[1] * (weight.ndim - 1)),
-        "bias": scale * (bias - mean) + beta,
-    }
+    scaled = np.empty_like(weight)  # in blocks: a float64 copy of all weights is their double
+    factors = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    np.multiply(weight, factors, out=scaled, dtype=np.float64, casting="same_kind")
+    bias = (scale * (bias - mean) + beta).astype(weight.dtype)
     output = norm.outputs[0]
     values = [
-        _initializer(graph, f"{output.name}.{name}", array.astype(weight.dtype))
-        for name, array in folded.items()
+        _initializer(graph, f"{output.name}.{name}", array)
+        for name, array in (("weight", scaled), ("bias", bias))
     ]
     attributes = conv.attributes.values()
     merged = ir.Node("", "Conv", [conv.inputs[0], *values], attributes, name=conv.name)
