@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 
 import onnx
@@ -143,14 +143,16 @@ def _digest(tensors: Iterable[ir.TensorProtocol]) -> str:
 
 def copy_model(source: Path, path: Path) -> None:
     """Copy an ONNX file to another place, and its weights with it; their names stay."""
-    for data in data_files(source) if any(source.parent.glob("*.data")) else ():
-        if data.parent != path.parent:
-            shutil.copyfile(data, path.parent / data.name)
-    shutil.copyfile(source, path)
+    _place(source, path, shutil.copyfile)
 
 
 def move_model(source: Path, path: Path) -> None:
     """Give an ONNX file of our own another place, which costs nothing on the same disk."""
+    _place(source, path, shutil.move)
+
+
+def _place(source: Path, path: Path, put: Callable[[Path, Path], object]) -> None:
     for data in data_files(source) if any(source.parent.glob("*.data")) else ():
-        shutil.move(data, path.parent / data.name)
-    shutil.move(source, path)
+        if data.parent != path.parent:
+            put(data, path.parent / data.name)
+    put(source, path)

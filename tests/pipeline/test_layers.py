@@ -228,7 +228,7 @@ def test_no_image_is_kept(floats: Path) -> None:
 def test_figures_are_those_of_the_tensors_themselves(floats: Path, tmp_path: Path) -> None:
     path = ruined(floats, tmp_path / "r.onnx", "layer2.0.conv1")
     model = onnx.load(path)
-    tensor = "/layer2/layer2.0/conv1/Conv_output_0"
+    tensor = "/layer2/layer2.0/bn1/BatchNormalization_output_0"
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(tensor))
     onnx.save(model, tmp_path / "open.onnx")
     session = ort.InferenceSession(str(tmp_path / "open.onnx"))
