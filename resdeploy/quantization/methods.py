@@ -67,14 +67,17 @@ def entropy(found: Histogram, grid: Grid) -> TensorRange:
 
     def divergence(fraction: float) -> float:
         low, high = _held(fraction * found.low, fraction * found.high, grid)
-        inside = (centres >= low) & (centres <= high)
-        if not inside.any():
+        first = int(np.searchsorted(centres, low))
+        end = int(np.searchsorted(centres, high, side="right"))
+        if first == end:
             return np.inf
-        before = found.counts[inside]
+        before = found.counts[first:end]
         kept = before.copy()
-        kept[0] += found.counts[centres < low].sum()
-        kept[-1] += found.counts[centres > high].sum()
-        levels = np.unique(_rounded(centres[inside], low, high, grid), return_inverse=True)[1]
+        kept[0] += found.counts[:first].sum()
+        kept[-1] += found.counts[end:].sum()
+        rounded = _rounded(centres[first:end], low, high, grid)
+        # They are in order, so those of a level stand together.
+        levels = np.cumsum(np.diff(rounded, prepend=rounded[0]) != 0)
         return _divergence(kept, _levelled(before, levels))
 
     return _best(found, divergence)
