@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,15 @@ class Interrupting(Sleeper):
         return super().run(images)
 
 
+@pytest.fixture
+def _heard() -> Iterator[None]:
+    """Ctrl-C raises also in a process that a shell put into the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard")
 def test_ctrl_c_ends_streams_that_wait_for_each_other() -> None:
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
