@@ -57,13 +57,22 @@ def with_observations(
     """
     shapes = shapes_of(model, images)
     graph = model.graph
-    values = {value.name: value for node in graph for value in node.outputs}
-    values |= {value.name: value for value in graph.inputs}
+    values = {value.name: value for value in graph.inputs}
+    values |= {value.name: value for node in graph for value in node.outputs}
     missing = [name for name in names if name not in values]
     if missing:
         raise GraphError(f"the graph has no tensor named {missing[0]!r}")
+    # ONNX Runtime works backwards from the last node that nothing reads, so the observations of a
+    # tensor are made right after it, while it is in the cache, only if they stand after those of
+    # every later tensor. In the order of the tensors, all observations came last, and every tensor
+    # was kept until then: 1.2 times the time, and all tensors in memory.
+    places = {name: place for place, name in enumerate(values)}
     writer = _Writer(graph)
-    return tuple(writer.observe(values[name], shapes.get(name)) for name in names)
+    found = {
+        name: writer.observe(values[name], shapes.get(name))
+        for name in sorted(names, key=places.__getitem__, reverse=True)
+    }
+    return tuple(found[name] for name in names)
 
 
 def _steps(sizes: Sequence[int], channels: int) -> list[int]:
