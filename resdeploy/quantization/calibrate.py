@@ -1,13 +1,17 @@
 """(observed graph, images) in, the statistics of every tensor out, in one pass.
 
-Images go through the graph one at a time: floating-point kernels may sum in another order
-at another batch size, and the table must not depend on it. Memory is that of one image.
+Each image goes through the graph alone: floating-point kernels may sum in another order
+at another batch size, and the table must not depend on it. Several may be on their way at once,
+each in a thread that keeps statistics of its own; memory is that of so many images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,34 +44,99 @@ def calibrate(
     channels: Mapping[str, int],
     batches: Iterable[Batch],
     hashes: Mapping[str, str],
+    *,
+    workers: int = 1,
 ) -> Calibrated:
     """The statistics of each tensor of `channels` (name to number of channels) over all images.
 
-    observe: image float32 [1, C, H, W] to {"<tensor>.<part>": values} for each of OBSERVED_PARTS.
-    hashes: sha256 of each image, by id.
+    observe: image float32 [1, C, H, W] to {"<tensor>.<part>": values} for each of OBSERVED_PARTS;
+    called from `workers` threads. hashes: sha256 of each image, by id. workers: how many images are
+    on their way at once, which the result does not depend on.
 
     Raises:
         DataError: there was no image, or one led to NaN or infinity.
     """
+    images = _Images(batches)
+
+    def share(_: int) -> Calibrated:
+        try:
+            return _share(observe, channels, images, hashes)
+        except BaseException:
+            images.stop()  # for the other workers, whose shares are of no use any more
+            raise
+
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            shares = [found for found in pool.map(share, range(workers)) if found.images]
+        finally:
+            images.stop()  # also when this thread is interrupted while it waits
+    if not shares:
+        raise DataError("there is no calibration image", hint="--data needs at least one")
+    return joined(shares)
+
+
+class _Images:
+    """The images of all batches with their ids, for several threads to take from in turn."""
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._images = _each(batches)
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """There are no more."""
+        self._stopped = True
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[str, NDArray[np.float32]]:
+        with self._lock:
+            if self._stopped:
+                raise StopIteration
+            return next(self._images)
+
+
+def _each(batches: Iterable[Batch]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for batch in batches:
+        for row, image_id in enumerate(batch.ids):
+            yield image_id, batch.images[row : row + 1]
+
+
+def _share(
+    observe: Observations,
+    channels: Mapping[str, int],
+    images: Iterable[tuple[str, NDArray[np.float32]]],
+    hashes: Mapping[str, str],
+) -> Calibrated:
+    """The statistics over the images that one worker gets."""
     found = {name: Accumulator(count) for name, count in channels.items()}
     reach = {name: np.full(PILES, np.nan, np.float32) for name in channels}
     seen = []
-    for batch in batches:
-        for row, image_id in enumerate(batch.ids):
-            content = hashes[image_id]
-            seen.append(content)
-            pile = int(content[:8], 16) % PILES
-            parts = observe(batch.images[row : row + 1])
-            for name, kept in found.items():
-                try:
-                    low, high = kept.add({part: parts[f"{name}.{part}"] for part in OBSERVED_PARTS})
-                except DataError as error:
-                    raise DataError(f"{image_id}: {error.message}", hint=error.hint) from error
-                reach[name][pile] = np.fmax(reach[name][pile], max(-low, high))
-    if not seen:
-        raise DataError("there is no calibration image", hint="--data needs at least one")
+    for image_id, image in images:
+        content = hashes[image_id]
+        seen.append(content)
+        pile = int(content[:8], 16) % PILES
+        parts = observe(image)
+        for name, kept in found.items():
+            try:
+                low, high = kept.add({part: parts[f"{name}.{part}"] for part in OBSERVED_PARTS})
+            except DataError as error:
+                raise DataError(f"{image_id}: {error.message}", hint=error.hint) from error
+            reach[name][pile] = np.fmax(reach[name][pile], max(-low, high))
     return Calibrated(
         tensors={name: kept.statistics() for name, kept in found.items()},
         images=tuple(sorted(seen)),
         reach=reach,
     )
+
+
+def joined(parts: Sequence[Calibrated]) -> Calibrated:
+    """One pass over all images, from a pass over each part of them."""
+    tensors = dict(parts[0].tensors)
+    reach = dict(parts[0].reach)
+    for part in parts[1:]:
+        tensors = {name: found.merged(part.tensors[name]) for name, found in tensors.items()}
+        reach = {name: np.fmax(row, part.reach[name]) for name, row in reach.items()}
+    images = tuple(sorted(image for part in parts for image in part.images))
+    return Calibrated(tensors=tensors, images=images, reach=reach)

@@ -30,7 +30,7 @@ _SHIFT = 20  # leaves the exponent and three bits of the mantissa
 _PER_OCTAVE = 8
 _SIGN = 1 << 11  # where the sign comes to lie
 _KEPT = 12 * _PER_OCTAVE  # bins below the largest that are told from zero
-_AT_ONCE = 2**17  # values of a tensor that wait to be counted, two bytes each
+_AT_ONCE = 2**17  # values of a tensor that wait to be counted, or as many as it has bins
 _SMALLEST = (127 - 64) * _PER_OCTAVE  # 2^-64: smaller values are zero whatever the tensor
 
 
@@ -166,6 +166,8 @@ class Accumulator:
         self.high = np.full(channels, -math.inf, np.float32)
         self._window = _Window(channels)
         self._pending: list[NDArray[np.uint16]] = []
+        self._waiting = 0
+        self._at_once = max(_AT_ONCE, self._window.counts.size)
 
     def add(self, parts: Mapping[str, Floats]) -> tuple[float, float]:
         """Take the parts of one image, as `graph.observe` names them; its range comes back.
@@ -175,18 +177,20 @@ class Accumulator:
         Raises:
             DataError: a value is NaN or infinite.
         """
-        channels = len(self.low)
-        low = parts["low"].reshape(-1, channels).min(axis=0)
-        high = parts["high"].reshape(-1, channels).max(axis=0)
-        if not all(np.isfinite(part).all() for part in (low, high, parts["total"])):
+        if not np.isfinite(parts["total"]).all():
             raise DataError(
                 "NaN or infinity appeared during calibration",
                 hint="the image, or the model's answer to it, holds NaN or infinity",
             )
-        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
-        sample = np.ascontiguousarray(np.moveaxis(parts["sample"], 1, 0)).reshape(channels, -1)
+        channels = len(self.low)
+        low = parts["low"].reshape(-1, channels).min(axis=0)
+        high = parts["high"].reshape(-1, channels).max(axis=0)
+        np.minimum(self.low, low, out=self.low)
+        np.maximum(self.high, high, out=self.high)
+        sample = parts["sample"].swapaxes(0, 1).reshape(channels, -1)
         self._pending.append((sample.view(np.uint32) >> _SHIFT).astype(np.uint16))
-        if sum(codes.size for codes in self._pending) >= _AT_ONCE:
+        self._waiting += sample.size
+        if self._waiting >= self._at_once:
             self._count()
         self.images += 1
         return float(low.min()), float(high.max())
@@ -197,6 +201,7 @@ class Accumulator:
             self._window.reach(_largest(self.low, self.high))
             self._window.add(np.concatenate(self._pending, axis=1))
             self._pending.clear()
+            self._waiting = 0
 
     def statistics(self) -> TensorStatistics:
         """What was seen so far."""

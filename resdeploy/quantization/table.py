@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from resdeploy.artifact import digest_of
 from resdeploy.errors import ArtifactError, DataError
 from resdeploy.quantization.audit import audit_of
-from resdeploy.quantization.calibrate import Calibrated
+from resdeploy.quantization.calibrate import Calibrated, joined
 from resdeploy.quantization.statistics import TensorStatistics
 from resdeploy.records import CalibrationHeader, DataFacts
 
@@ -175,17 +175,6 @@ def merged(tables: Sequence[CalibrationTable]) -> CalibrationTable:
         _facts([table.header.data for table in tables]),
         _per_class([table.header.audit.per_class for table in tables]),
     )
-
-
-def joined(parts: Sequence[Calibrated]) -> Calibrated:
-    """One pass over all images, from a pass over each part of them."""
-    tensors = dict(parts[0].tensors)
-    reach = dict(parts[0].reach)
-    for part in parts[1:]:
-        tensors = {name: found.merged(part.tensors[name]) for name, found in tensors.items()}
-        reach = {name: np.fmax(row, part.reach[name]) for name, row in reach.items()}
-    images = tuple(sorted(image for part in parts for image in part.images))
-    return Calibrated(tensors=tensors, images=images, reach=reach)
 
 
 def _facts(parts: Sequence[DataFacts]) -> DataFacts:

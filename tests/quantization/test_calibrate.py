@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import random
+import threading
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -22,10 +24,9 @@ from resdeploy.graph.observe import with_observations
 from resdeploy.graph.qdq.editor import observed_tensors
 from resdeploy.graph.qdq.ort_cpu import RULES
 from resdeploy.quantization import METHODS
-from resdeploy.quantization.calibrate import Calibrated, calibrate
+from resdeploy.quantization.calibrate import Calibrated, calibrate, joined
 from resdeploy.quantization.histogram import histogram_of
 from resdeploy.quantization.statistics import TensorStatistics
-from resdeploy.quantization.table import joined
 from resdeploy.records import TensorFacts, TensorRange
 from resdeploy.runtimes import OrtRunner
 from resdeploy.table import load_target
@@ -64,8 +65,9 @@ def whole(runner: OrtRunner) -> Calibrated:
     return calibrated(runner, [tools.batch(IMAGES)])
 
 
-def calibrated(runner: OrtRunner, batches: list[Batch]) -> Calibrated:
-    return calibrate(runner.run_all, CHANNELS, batches, tools.hashes_of(batches))
+def calibrated(runner: OrtRunner, batches: list[Batch], workers: int = 1) -> Calibrated:
+    hashes = tools.hashes_of(batches)
+    return calibrate(runner.run_all, CHANNELS, batches, hashes, workers=workers)
 
 
 def numbers(found: Calibrated) -> dict[str, object]:
@@ -92,10 +94,14 @@ def ranges(found: Calibrated) -> dict[str, TensorRange]:
     }
 
 
-@given(cuts=st.sets(st.integers(1, 11)), shuffle=st.randoms(use_true_random=False))
-@settings(max_examples=10, deadline=None)
-def test_neither_batch_size_nor_order_shows(
-    runner: OrtRunner, whole: Calibrated, cuts: set[int], shuffle: random.Random
+@given(
+    cuts=st.sets(st.integers(1, 11)),
+    shuffle=st.randoms(use_true_random=False),
+    workers=st.integers(1, 16),
+)
+@settings(max_examples=20, deadline=None)
+def test_neither_batch_size_nor_order_nor_workers_show(
+    runner: OrtRunner, whole: Calibrated, cuts: set[int], shuffle: random.Random, workers: int
 ) -> None:
     order = list(range(12))
     shuffle.shuffle(order)
@@ -104,7 +110,7 @@ def test_neither_batch_size_nor_order_shows(
         tools.batch(np.ascontiguousarray(part), start=100 * number)
         for number, part in enumerate(parts)
     ]
-    made = calibrated(runner, batches)
+    made = calibrated(runner, batches, workers)
     assert numbers(made) == numbers(whole)
     assert ranges(made) == ranges(whole)
     assert (whole.tensors["x"].low.min(), whole.tensors["x"].high.max()) == (
@@ -164,25 +170,54 @@ def test_a_histogram_holds_every_sampled_value_in_its_bin(runner: OrtRunner) -> 
     assert found.zeros.sum() + found.positive.sum() + found.negative.sum() == IMAGES.size
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", [(0, 0, 0), (1, 3, 4), (3, 7, 7)])
 def test_the_image_that_leads_to_nan_is_named(
-    runner: OrtRunner, value: float, where: tuple[int, int, int]
+    runner: OrtRunner, value: float, where: tuple[int, int, int], workers: int
 ) -> None:
     images = IMAGES.copy()
     images[(7, *where)] = value
     batches = [tools.batch(images[:5]), tools.batch(images[5:], start=5)]
     with pytest.raises(DataError, match="image-7: NaN or infinity") as raised:
-        calibrated(runner, batches)
+        calibrated(runner, batches, workers)
     assert raised.value.hint
 
 
+@pytest.mark.parametrize("error", [DataError("broken"), KeyboardInterrupt()])
+def test_nobody_takes_another_image_after_an_error(error: BaseException) -> None:
+    """One worker is in the midst of its first image while the other fails."""
+    failed = threading.Event()
+    by_worker: dict[int, int] = {}
+
+    def observe(image: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
+        worker = threading.get_ident()
+        by_worker[worker] = by_worker.get(worker, 0) + 1
+        if worker != next(iter(by_worker)):
+            failed.set()
+            raise error
+        assert failed.wait(10)
+        time.sleep(0.05)  # for the other to say so
+        return parts_of(image)
+
+    batches = [tools.batch(IMAGES)]
+    with pytest.raises(type(error)):
+        calibrate(observe, {"x": 4}, batches, tools.hashes_of(batches), workers=2)
+    assert len(by_worker) == 2
+    assert sum(by_worker.values()) < len(IMAGES)
+
+
+def parts_of(image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """What the observed graph says of its input."""
+    rows = {"low": image.min, "high": image.max, "total": image.sum}
+    return {f"x.{part}": made(axis=(2, 3)) for part, made in rows.items()} | {"x.sample": image}
+
+
 def test_no_image_is_no_table(runner: OrtRunner) -> None:
-    with pytest.raises(DataError, match="no calibration image"):
-        calibrated(runner, [])
     nothing = Batch(ids=(), images=np.empty((0, 4, 8, 8), np.float32), labels=None)
-    with pytest.raises(DataError, match="no calibration image"):
-        calibrated(runner, [nothing])
+    for batches in ([], [nothing]):
+        with pytest.raises(DataError, match="no calibration image"):
+            calibrated(runner, batches, workers=2)
 
 
 def test_no_batch_is_kept(runner: OrtRunner) -> None:

@@ -22,6 +22,8 @@ from resdeploy.quantization.calibrate import calibrate
 from resdeploy.quantization.table import CalibrationTable, merged, read_table, table_of
 from resdeploy.records import Manifest, Preprocess
 
+_AT_ONCE = 8  # images on their way through a graph, each of which takes memory
+
 
 def table_for(
     source: Artifact,
@@ -32,7 +34,10 @@ def table_for(
     threads: int,
     progress: Progress,
 ) -> CalibrationTable:
-    """Run the images through the float graph, one at a time, and keep what every target needs.
+    """Run each image through the float graph, and keep what every target needs.
+
+    As many images are on their way at once as there are threads, up to _AT_ONCE: one thread to an
+    image leaves no core waiting in the many small steps that the observations are.
 
     Raises:
         GraphError: no target quantizes anything of the graph.
@@ -45,13 +50,15 @@ def table_for(
         path = folder / "observed.onnx"
         write_model(model, path)
         del model
-        with runtimes.OrtRunner(path, threads=threads) as runner:
+        workers = min(threads, _AT_ONCE)
+        with runtimes.OrtRunner(path, threads=threads // workers) as runner:
             batches = progress(data.batches(preprocess, 1), "calibrating", data.facts().samples)
             found = calibrate(
                 lambda images: runner.run_all(fed(images, manifest)),
                 {row.name: row.channels for row in observed},
                 _counted(batches, labels),
                 data.hashes(),
+                workers=workers,
             )
     facts = data.facts()  # once the images are read, it is known which of them are broken
     per_class = {
