@@ -38,11 +38,11 @@ def rounded_weights(
 ) -> NDArray[np.int8]:
     """Integers int8 [O, K] for the weights float [O, K] with steps float64 [O].
 
-    moments: float32 [K, K], the mean of x xᵀ over `samples` inputs. limit: the largest integer.
+    moments: float32 [K, K], the mean of x xᵀ over `samples` inputs; it is used up, for of 4,608
+    inputs it is 85 MB, and so would be each copy. limit: the largest integer.
     """
     order = np.argsort(-np.diag(moments), kind="stable")  # what matters most has most to choose
-    backwards = order[::-1]
-    moments = moments[np.ix_(backwards, backwards)]
+    _reorder(moments, order[::-1])
     spread = _spread(moments, samples)
     # By column of the weights, so that what is worked on lies together in memory.
     rest = np.ascontiguousarray((weight[:, order] / scale[:, None]).T)
@@ -62,11 +62,18 @@ def rounded_weights(
     return result
 
 
+def _reorder(square: NDArray[np.float32], order: NDArray[np.intp]) -> None:
+    """Put the rows and the columns of a square matrix into another order, in place."""
+    for matrix in (square, square.T):
+        for start in range(0, len(matrix), _BLOCK):
+            rows = matrix[start : start + _BLOCK]
+            rows[:] = rows[:, order]
+
+
 def _spread(moments: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     """The upper triangular root of the inverse of what is believed of the moments.
 
-    moments: with rows and columns in reverse; they are used up. Of 4,608 inputs they are 85 MB,
-    and so would be each copy.
+    moments: with rows and columns in reverse; they are used up.
     """
     count = len(moments)
     power = np.diag(moments).copy()
