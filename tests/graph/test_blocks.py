@@ -8,6 +8,9 @@ import onnx
 import pytest
 
 from resdeploy.graph import EMITTERS
+from resdeploy.graph.files import read_model
+from resdeploy.graph.qdq.nodes import is_pooled
+from resdeploy.runtimes.ort import integer_layers
 from tests.graph import tools
 
 # Random weights and noise measure 29 to 41 dB; a pair at a wrong place or a wrong scale costs
@@ -53,3 +56,19 @@ def test_every_block_is_quantized_for_every_target(name: str, tmp_path: Path) ->
         assert tools.problems(path, emitter.name) == (), emitter.name
         sqnr_db = tools.sqnr_db(floats, tools.answer(path, images, exact=True))
         assert sqnr_db > MIN_SQNR_DB, emitter.name
+
+
+@pytest.mark.parametrize("name", KINDS.values(), ids=KINDS.keys())
+def test_onnx_runtime_runs_every_convolution_on_integers(name: str, tmp_path: Path) -> None:
+    """All that are quantized, but for the gates, which have one value per channel."""
+    source = tools.passed(tmp_path, name, 64)
+    graph = read_model(source).graph
+    floats = set(kept(source, name)) | {
+        node.name for node in graph if node.op_type == "Conv" and is_pooled(node.outputs[0])
+    }
+    wanted = {str(node.name) for node in graph if node.op_type == "Conv"} - floats
+    images = tools.noise(2, 3, 64, 64)
+    path = tools.quantized(source, images, bits=8, keep=kept(source, name))
+    found = {layer.split("_token_")[0] for layer in integer_layers(path)}
+    assert wanted
+    assert wanted <= found

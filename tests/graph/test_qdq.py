@@ -57,12 +57,14 @@ CASES = {
     "mean-of-squares": Case(
         body=f"a = Conv<{PADDED}>(x, w, b) r = Mul(a, a) {HEAD}",
         weights=weights(CONV),
-        quantized="x p",
+        quantized="x a p",
+        fused={"Conv": 1},
     ),
     "mean-of-squares-cast": Case(
         body=f"a = Conv<{PADDED}>(x, w, b) c = Mul(a, a) r = Cast<to=1>(c) {HEAD}",
         weights=weights(CONV),
-        quantized="x p",
+        quantized="x a p",
+        fused={"Conv": 1},
     ),
     "residual": Case(
         body=f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) d = Conv<{PADDED}>(q, u, c)
@@ -91,7 +93,27 @@ CASES = {
         body=f"""a = Conv<{PADDED}>(x, w, b) q = Sigmoid(a) d = Conv<{PADDED}>(q, u, c)
             r = Relu(d) {HEAD}""",
         weights=weights(CONV, SECOND),
+        quantized="x a q r p",
+        fused={"Conv": 2},
+    ),
+    "moved-before-a-float-op": Case(
+        body=f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) z = Transpose<perm=[0,1,3,2]>(q)
+            r = Sigmoid(z) {HEAD}""",
+        weights=weights(CONV),
         quantized="x q r p",
+        fused={"Conv": 1},
+    ),
+    "relu-and-another-reader": Case(
+        body=f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) s = Sigmoid(a) r = Mul(q, s) {HEAD}""",
+        weights=weights(CONV),
+        quantized="x a r p",
+        fused={"Conv": 1},
+    ),
+    "gate": Case(
+        body=f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) g = GlobalAveragePool(q)
+            h = Conv(g, gk) s = Sigmoid(h) r = Mul(q, s) {HEAD}""",
+        weights=weights(CONV, {"gk": tools.noise(6, 6, 1, 1, seed=3)}),
+        quantized="x q g r p",
     ),
     "two-readers": Case(
         body=f"""a = Conv<{PADDED}>(x, w, b) q = Relu(a) d = Conv<{PADDED}>(q, u, c)
@@ -116,7 +138,8 @@ CASES = {
     "add-constant": Case(
         body=f"a = Conv<{PADDED}>(x, w, b) t = Add(a, o) r = Relu(t) {HEAD}",
         weights=weights(CONV, {"o": tools.noise(1, 6, 1, 1, seed=6)}),
-        quantized="x r p",
+        quantized="x a r p",
+        fused={"Conv": 1},
     ),
     "gemm-not-transposed": Case(
         body=f"a = Conv<{PADDED}>(x, w, b) r = Relu(a) {HEAD.replace('transB=1', 'transB=0')}",

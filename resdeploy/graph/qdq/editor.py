@@ -7,8 +7,8 @@ are no float weights left, and what is rounded better later changes these intege
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from resdeploy.graph import Emitter
 from resdeploy.graph.affine import ActivationScale, activation_scale, integer_weights
 from resdeploy.graph.qdq.nodes import (
     Reads,
+    Writes,
     constant,
     depths_of,
     input_of,
@@ -45,9 +46,11 @@ class Rules:
     """What one target wants.
 
     reads: for an operator, which inputs of a node are quantized; an operator that is not there
-    stays float. moves_integers: what only moves values works on the integers; else it stands
-    between two pairs of the same scale. integer_bias: INT32, behind DequantizeLinear; else float.
-    checks: what is wrong with a Q/DQ graph for this target, whoever made it.
+    stays float. writes: for an operator, what is quantized of what a node writes, even if no
+    operator of `reads` reads it. moves_integers: what only moves values works on the integers;
+    else it stands between two pairs of the same scale. integer_bias: INT32, behind
+    DequantizeLinear; else float. checks: what is wrong with a Q/DQ graph for this target,
+    whoever made it.
     """
 
     emitter: Emitter
@@ -55,6 +58,7 @@ class Rules:
     moves_integers: bool
     integer_bias: bool
     checks: tuple[Check, ...]
+    writes: Mapping[str, Writes] = field(default_factory=dict)
 
 
 def rules_of(emitter: Emitter) -> Rules:
@@ -64,7 +68,9 @@ def rules_of(emitter: Emitter) -> Rules:
 
 
 def observed_tensors(model: ir.Model, rules: Rules) -> tuple[str, ...]:
-    """The names of the tensors that will be quantized, and so need a range, in graph order.
+    """The names of the tensors that will be quantized, and so need a range.
+
+    Those that are read come in graph order, then those that are written and not read.
 
     Raises:
         GraphError: the graph is of an opset that has no Q/DQ per channel.
@@ -75,12 +81,10 @@ def observed_tensors(model: ir.Model, rules: Rules) -> tuple[str, ...]:
             f"the graph has opset {opset}; scales per channel need {MIN_OPSET} or newer",
             hint="export it again with a newer opset",
         )
-    names = {
-        name_of(origin(input_of(node, index))): None
-        for node, indices in _computing(model.graph, rules)
-        for index in indices
-    }
-    return tuple(names)
+    computing = _computing(model.graph, rules)
+    read = [input_of(row.node, index) for row in computing for index in row.inputs]
+    written = [value for row in computing for value in row.written]
+    return tuple(dict.fromkeys(name_of(origin(value)) for value in (*read, *written)))
 
 
 def quantize(
@@ -111,21 +115,40 @@ def quantize(
     _refuse_missing(wanted, ranges)
     _refuse_unknown(model.graph, keep)
     editor = _Editor(model.graph, ranges, rules, weight_bits)
-    for node, indices in tuple(_computing(model.graph, rules)):
-        if label(node) not in keep:
-            editor.quantize(node, indices)
+    for row in _computing(model.graph, rules):
+        if label(row.node) not in keep:
+            editor.quantize(row)
     common.RemoveUnusedNodesPass()(model)
     common.TopologicalSortPass()(model)
 
 
-def _computing(graph: ir.Graph, rules: Rules) -> Iterator[tuple[ir.Node, tuple[int, ...]]]:
-    """The nodes that are to be quantized, each with those of its inputs that are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Computing:
+    """A node that is to be quantized: which of its inputs are, and what it writes for others."""
+
+    node: ir.Node
+    inputs: tuple[int, ...]
+    written: tuple[ir.Value, ...] = ()
+
+
+def _computing(graph: ir.Graph, rules: Rules) -> tuple[_Computing, ...]:
+    """The nodes that are to be quantized."""
     depths = depths_of(graph)
+    rows = []
     for node in graph:
         reads = rules.reads.get(node.op_type)
-        indices = () if reads is None or node.domain else reads(node, depths)
-        if indices:
-            yield node, indices
+        inputs = () if reads is None or node.domain else reads(node, depths)
+        if inputs:
+            rows.append(_Computing(node=node, inputs=inputs))
+    # What one of them reads is its business: left in float, it reads no rounded tensor.
+    read = {input_of(row.node, index) for row in rows for index in row.inputs}
+    return tuple(replace(row, written=_written(row.node, rules, read)) for row in rows)
+
+
+def _written(node: ir.Node, rules: Rules, read: Collection[ir.Value]) -> tuple[ir.Value, ...]:
+    writes = rules.writes.get(node.op_type)
+    found = () if writes is None else writes(node)
+    return tuple(value for value in found if value not in read)
 
 
 def _refuse_bits(emitter: Emitter, weight_bits: int) -> None:
@@ -181,13 +204,16 @@ class _Editor:
         self.floats: dict[ir.Value, ir.Value] = {}
         self.sources: dict[ir.Value, ir.Value] = {}  # dequantized tensor -> the float one
 
-    def quantize(self, node: ir.Node, indices: Sequence[int]) -> None:
-        for index in indices:
+    def quantize(self, row: _Computing) -> None:
+        node = row.node
+        for index in row.inputs:
             value = input_of(node, index)
             if value not in self.sources:  # an earlier reader may have led it through its pair
                 node.replace_input_with(index, self.dequantized(value))
         if node.op_type in _WEIGHTED:
             self.quantize_weights(node)
+        for value in row.written:
+            self.dequantized(value)
 
     def scale_of(self, value: ir.Value) -> ActivationScale:
         found = self.ranges[self.origins[value]]

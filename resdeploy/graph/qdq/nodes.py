@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import onnx_ir as ir
@@ -15,6 +15,9 @@ Depths: TypeAlias = dict[ir.Value, int]
 
 # Which inputs of a node are to be quantized.
 Reads: TypeAlias = Callable[[ir.Node, Depths], tuple[int, ...]]
+
+# What others read of what a node writes, and is to be quantized whoever they are.
+Writes: TypeAlias = Callable[[ir.Node], tuple[ir.Value, ...]]
 
 
 def first_if(condition: Callable[[ir.Node], bool]) -> Reads:
@@ -193,6 +196,31 @@ def origin(value: ir.Value) -> ir.Value:
         value = input_of(producer, 0)
         producer = value.producer()
     return value
+
+
+def written_by_kernel(node: ir.Node) -> tuple[ir.Value, ...]:
+    """What is read of what a node writes, where only moves and a Relu are between.
+
+    Nothing of a gate, which has one value per channel, nor of what the graph answers.
+    """
+    value = node.outputs[0]
+    users = [user for user, _ in value.uses()]
+    if len(users) == 1 and users[0].op_type == "Relu":
+        value = users[0].outputs[0]
+    found = tuple(_read_of(value))
+    if is_pooled(value) or any(one.is_graph_output() for one in found):
+        return ()
+    return found
+
+
+def _read_of(value: ir.Value) -> Iterator[ir.Value]:
+    """The tensor itself, or what operators that only move make of it: what others read."""
+    users = [user for user, _ in value.uses()]
+    if value.is_graph_output() or not all(moves(user) for user in users):
+        yield value
+    for user in users:
+        if moves(user):
+            yield from _read_of(user.outputs[0])
 
 
 def _ends_in_kernel(value: ir.Value) -> bool:

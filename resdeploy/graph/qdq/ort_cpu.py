@@ -6,9 +6,9 @@ QLinearAdd:
 1. Activations are UINT8. The range behind a Relu begins at 0, so its zero point is 0 and the
    runtime drops the Relu; an INT8 one it would have to keep, and the Conv with it.
 2. Every tensor that an operator of READS reads is quantized: the inputs of convolutions, of
-   the classifier and of poolings, and both of an Add. What a Conv writes and none of them
-   reads keeps that Conv in float. A tensor that no such operator reads (the logits) stays
-   float.
+   the classifier and of poolings, and both of an Add. So is what a Conv writes, whoever reads
+   it: QLinearConv writes integers, and without a pair there the Conv would stay float. Gates
+   are left, where little is computed, and the logits.
 3. Operators that only move values work on the integers, with the scale of what they read: the
    zero-padded shortcut of a CIFAR ResNet costs no rounding.
 4. Weights are INT8, symmetric, one scale per output channel, of 7 bits for processors without
@@ -27,12 +27,14 @@ from resdeploy.graph.qdq import validate
 from resdeploy.graph.qdq.editor import Rules
 from resdeploy.graph.qdq.nodes import (
     Reads,
+    Writes,
     both_if,
     combines_two_activations,
     first_if,
     has_weights,
     is_plain_gemm,
     pools_no_squares,
+    written_by_kernel,
 )
 from resdeploy.graph.qdq.validate import Check
 
@@ -51,6 +53,8 @@ READS: dict[str, Reads] = {
     "GlobalAveragePool": first_if(pools_no_squares),
     "AveragePool": first_if(_averages_evenly),
 }
+
+WRITES: dict[str, Writes] = {"Conv": written_by_kernel}
 
 # What is wrong for ONNX Runtime on CPUs.
 CHECKS = (
@@ -79,5 +83,10 @@ CHECKS = (
 )  # fmt: skip
 
 RULES = Rules(
-    emitter=EMITTERS["ort-cpu"], reads=READS, moves_integers=True, integer_bias=True, checks=CHECKS
+    emitter=EMITTERS["ort-cpu"],
+    reads=READS,
+    writes=WRITES,
+    moves_integers=True,
+    integer_bias=True,
+    checks=CHECKS,
 )
