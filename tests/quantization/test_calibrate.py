@@ -31,7 +31,7 @@ from resdeploy.records import TensorFacts, TensorRange
 from resdeploy.runtimes import OrtRunner
 from resdeploy.table import load_target
 from tests.graph import tools
-from tests.quantization.tools import statistics_of
+from tests.quantization.tools import parts_of, statistics_of
 
 BODY = """a = Conv<pads=[1,1,1,1]>(x, w, b) q = Relu(a) d = Conv<pads=[1,1,1,1]>(q, u)
     t = Add(d, q) r = Relu(t) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm<transB=1>(f, v, e)"""
@@ -198,19 +198,13 @@ def test_nobody_takes_another_image_after_an_error(error: BaseException) -> None
             raise error
         assert failed.wait(10)
         time.sleep(0.05)  # for the other to say so
-        return parts_of(image)
+        return parts_of("x", image)
 
     batches = [tools.batch(IMAGES)]
     with pytest.raises(type(error)):
         calibrate(observe, {"x": 4}, batches, tools.hashes_of(batches), workers=2)
     assert len(by_worker) == 2
     assert sum(by_worker.values()) < len(IMAGES)
-
-
-def parts_of(image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """What the observed graph says of its input."""
-    rows = {"low": image.min, "high": image.max, "total": image.sum}
-    return {f"x.{part}": made(axis=(2, 3)) for part, made in rows.items()} | {"x.sample": image}
 
 
 def test_no_image_is_no_table(runner: OrtRunner) -> None:
