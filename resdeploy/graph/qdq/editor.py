@@ -49,14 +49,15 @@ class Rules:
     stays float. writes: for an operator, what is quantized of what a node writes, even if no
     operator of `reads` reads it. moves_integers: what only moves values works on the integers;
     else it stands between two pairs of the same scale. integer_bias: INT32, behind
-    DequantizeLinear; else float. checks: what is wrong with a Q/DQ graph for this target,
-    whoever made it.
+    DequantizeLinear; else float. reads_blocks: the first convolution is faster on blocks of
+    pixels; see `blocks`. checks: what is wrong with a Q/DQ graph for this target, whoever made it.
     """
 
     emitter: Emitter
     reads: Mapping[str, Reads]
     moves_integers: bool
     integer_bias: bool
+    reads_blocks: bool
     checks: tuple[Check, ...]
     writes: Mapping[str, Writes] = field(default_factory=dict)
 

@@ -84,5 +84,6 @@ RULES = Rules(
     reads=READS,
     moves_integers=True,
     integer_bias=False,
+    reads_blocks=False,
     checks=CHECKS,
 )

@@ -13,9 +13,11 @@ QLinearAdd:
    zero-padded shortcut of a CIFAR ResNet costs no rounding.
 4. Weights are INT8, symmetric, one scale per output channel, of 7 bits for processors without
    VNNI; the bias is INT32 with scale input scale · weight scale.
-5. All other operators stay float.
+5. Where images are on the grid of their pixels and windows begin at every second pixel, the
+   first convolution reads blocks of 2 by 2 pixels as channels; see `blocks`.
+6. All other operators stay float.
 
-Source: ONNX Runtime 1.31, core/optimizer/qdq_transformer/selectors_actions.
+Source: ONNX Runtime 1.31, core/optimizer/qdq_transformer/selectors_actions. Rule 5 was measured.
 """
 
 from __future__ import annotations
@@ -88,5 +90,6 @@ RULES = Rules(
     writes=WRITES,
     moves_integers=True,
     integer_bias=True,
+    reads_blocks=True,
     checks=CHECKS,
 )

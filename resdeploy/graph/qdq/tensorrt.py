@@ -129,5 +129,6 @@ RULES = Rules(
     reads=READS,
     moves_integers=False,
     integer_bias=False,
+    reads_blocks=False,
     checks=CHECKS,
 )

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from resdeploy.graph.qdq.nodes import constant, label, names_in, new_name
+from resdeploy.graph.qdq.nodes import constant, label
 from resdeploy.graph.scaling.ties import Ids, Ties
+from resdeploy.graph.writer import Writer
 
 Doubles = NDArray[np.float64]
 T = TypeVar("T", bound=np.generic)
@@ -29,7 +30,7 @@ def _chosen(ids: Ids, factors: Doubles) -> Doubles:
 
 def scale_channels(model: ir.Model, ties: Ties, factors: Doubles) -> None:
     """Put factors float64 [ties.factors] into the layers of `model`, in place."""
-    writer = _Writer(model.graph)
+    writer = Writer(model.graph)
     for node in ties.layers:
         taken, put = ties.of(node.inputs[0]), ties.of(node.outputs[0])
         assert taken is not None  # it would be no layer otherwise
@@ -43,30 +44,24 @@ def scale_channels(model: ir.Model, ties: Ties, factors: Doubles) -> None:
             _scale_weights(writer, node, back, divisor)
 
 
-class _Writer:
-    """Gives nodes constants of their own: other nodes may read the old ones."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
-        self.names = names_in(graph)
-
-    def replace(self, node: ir.Node, index: int, what: str, values: NDArray[np.floating]) -> None:
-        name = new_name(f"{label(node)}_{what}_scaled", self.names)
-        value = ir.val(name, const_value=ir.tensor(values.astype(np.float32), name=name))
-        self.graph.register_initializer(value)
-        node.replace_input_with(index, value)
+def _replace(
+    writer: Writer, node: ir.Node, index: int, what: str, values: NDArray[np.floating]
+) -> None:
+    """Give a node a constant of its own: other nodes may read the old one."""
+    name = f"{label(node)}_{what}_scaled"
+    node.replace_input_with(index, writer.constant(name, values.astype(np.float32)))
 
 
-def _scale_weights(writer: _Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
+def _scale_weights(writer: Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
     weight = constant(node.inputs[1])
     assert weight is not None  # the rules said so
     columns = by_output(back, weight.shape[0], node.attributes.get_int("group", 1))
     shape = (*columns.shape, *(1 for _ in weight.shape[2:]))
     rows = divisor.reshape(-1, *(1 for _ in weight.shape[1:]))
-    writer.replace(node, 1, "weight", weight * columns.reshape(shape) / rows)
+    _replace(writer, node, 1, "weight", weight * columns.reshape(shape) / rows)
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None:
-        writer.replace(node, 2, "bias", bias / divisor)
+        _replace(writer, node, 2, "bias", bias / divisor)
 
 
 def by_output(values: NDArray[T], outputs: int, group: int) -> NDArray[T]:
@@ -76,12 +71,12 @@ def by_output(values: NDArray[T], outputs: int, group: int) -> NDArray[T]:
     return rows
 
 
-def _scale_norm(writer: _Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
+def _scale_norm(writer: Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
     """Y = γ (x − μ) / σ + β: with x / s for x, μ / s for μ and γ · s for γ."""
     scale, bias, mean = (constant(value) for value in node.inputs[1:4])
     assert scale is not None  # the rules said so
     assert bias is not None
     assert mean is not None
-    writer.replace(node, 1, "scale", scale * back / divisor)
-    writer.replace(node, 2, "bias", bias / divisor)
-    writer.replace(node, 3, "mean", mean / back)
+    _replace(writer, node, 1, "scale", scale * back / divisor)
+    _replace(writer, node, 2, "bias", bias / divisor)
+    _replace(writer, node, 3, "mean", mean / back)

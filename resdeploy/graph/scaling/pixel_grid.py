@@ -21,7 +21,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy.contracts import Grid
-from resdeploy.graph.qdq.nodes import constant, has_weights, label, names_in, new_name
+from resdeploy.graph.qdq.nodes import constant, has_weights, label
+from resdeploy.graph.writer import Writer
 from resdeploy.records import Preprocess, TensorRange
 
 _PIXEL = 255
@@ -59,7 +60,7 @@ def align_to_pixels(
         return f"the first convolution takes {weight.shape[1]} channels, images have others"
     std = np.array(preprocess.std, np.float64)
     offset = np.array(preprocess.mean, np.float64) + grid.low / _PIXEL
-    writer = _Writer(model.graph)
+    writer = Writer(model.graph)
     pixels = _pixels(writer, node, image, std, offset)
     scaled = weight / std.reshape(1, -1, 1, 1)
     shift = scaled.sum(axis=(2, 3)) @ offset
@@ -89,31 +90,8 @@ def _images(graph: ir.Graph, *, takes_pixels: bool) -> ir.Value:
     return image
 
 
-class _Writer:
-    """Makes nodes and constants of names that the graph does not have yet."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
-        self.names = names_in(graph)
-        self.nodes: list[ir.Node] = []  # not in the graph yet
-
-    def node(self, operator: str, inputs: list[ir.Value], wanted: str) -> ir.Value:
-        name = new_name(wanted, self.names)
-        result = ir.val(name, dtype=ir.DataType.FLOAT)
-        self.nodes.append(ir.Node("", operator, inputs, outputs=[result], name=name))
-        return result
-
-    def constant(self, wanted: str, values: NDArray[np.generic]) -> ir.Value:
-        name = new_name(wanted, self.names)
-        if values.dtype == np.float64:
-            values = values.astype(np.float32)
-        value = ir.val(name, const_value=ir.tensor(values, name=name))
-        self.graph.register_initializer(value)
-        return value
-
-
 def _pixels(
-    writer: _Writer, node: ir.Node, image: ir.Value, std: NDArray[np.float64],
+    writer: Writer, node: ir.Node, image: ir.Value, std: NDArray[np.float64],
     offset: NDArray[np.float64],
 ) -> ir.Value:  # fmt: skip
     """The image with the padding that the convolution had, as pixels."""
@@ -125,11 +103,10 @@ def _pixels(
         around = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
         name = f"{image.name}_padded"
         amounts = writer.constant(f"{name}_by", around)
-        value = writer.node("Pad", [value, amounts], name)
+        value = writer.node(node, "Pad", [value, amounts], name)
         node.attributes.add(ir.AttrInt64s("pads", (0, 0, 0, 0)))
     factor = writer.constant(f"{image.name}_std", std.reshape(column))
-    value = writer.node("Mul", [value, factor], f"{image.name}_unscaled")
+    value = writer.node(node, "Mul", [value, factor], f"{image.name}_unscaled")
     term = writer.constant(f"{image.name}_mean", offset.reshape(column))
-    value = writer.node("Add", [value, term], f"{image.name}_pixels")
-    writer.graph.insert_before(node, writer.nodes)
+    value = writer.node(node, "Add", [value, term], f"{image.name}_pixels")
     return value

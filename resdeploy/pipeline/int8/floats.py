@@ -44,11 +44,13 @@ _NONE = np.array([-1])
 class Floats:
     """A float graph, the range of each tensor that its target rounds, and what was done.
 
-    left_out: what was to be done and cannot, and why.
+    pixels: the tensor that is on the grid of the pixels, if one is. left_out: what was to be done
+    and cannot, and why.
     """
 
     model: ir.Model
     ranges: dict[str, TensorRange]
+    pixels: str | None
     steps: tuple[str, ...]
     left_out: tuple[str, ...]
 
@@ -85,10 +87,14 @@ def floats_of(
         name: method(histogram_of(table.tensors[name], factors.get(name)), emitter.grid)
         for name in names
     }
+    pixels = None
     if isinstance(aligned, Aligned):
-        ranges[aligned.name] = aligned.range
-        steps.append(f"pixel grid: {aligned.name} holds pixels")
-    return Floats(model=model, ranges=ranges, steps=tuple(steps), left_out=tuple(left_out))
+        pixels = aligned.name
+        ranges[pixels] = aligned.range
+        steps.append(f"pixel grid: {pixels} holds pixels")
+    return Floats(
+        model=model, ranges=ranges, pixels=pixels, steps=tuple(steps), left_out=tuple(left_out)
+    )
 
 
 def _aligned(model: ir.Model, manifest: Manifest, grid: Grid) -> Aligned | str:
