@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -90,8 +91,16 @@ def scratch_folder() -> Iterator[Path]:
     Raises:
         OutputError: its disk is full or cannot be written.
     """
-    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder, writable(Path(folder)):
-        yield Path(folder)
+    # The name comes first: a signal right after the folder is made finds it, and clears it away.
+    # `tempfile` would lose it there.
+    folder = Path(tempfile.gettempdir()) / f"resdeploy-{secrets.token_hex(8)}"
+    try:
+        with writable(folder):
+            folder.mkdir(mode=0o700)
+            yield folder
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def make_folder(path: Path) -> Path:
