@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,6 +14,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from resdeploy.artifact import scratch_folder
 from resdeploy.errors import GraphError
 
 
@@ -154,8 +154,8 @@ def integer_layers(path: Path) -> tuple[str, ...]:
 
 
 def _optimized_nodes(path: Path) -> list[onnx.NodeProto]:
-    with tempfile.TemporaryDirectory(prefix="resdeploy-") as folder:
-        saved = Path(folder) / "optimized.onnx"
+    with scratch_folder() as folder:
+        saved = folder / "optimized.onnx"
         options = _options(1, Optimization.ALL)
         options.optimized_model_filepath = str(saved)
         _session(path, options)
