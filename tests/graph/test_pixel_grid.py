@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from resdeploy.contracts import S8, U8, Grid
 from resdeploy.graph.affine import activation_scale
 from resdeploy.graph.files import read_model, write_model
-from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
+from resdeploy.graph.scaling.pixel_grid import Aligned, Border, align_to_pixels
 from resdeploy.records import Preprocess
 from resdeploy.runtimes import OrtRunner
 from resdeploy.words import ChannelOrder
@@ -66,11 +66,12 @@ def net(body: str, channels: int) -> onnx.ModelProto:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("border", Border)
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS.keys())
 @pytest.mark.parametrize("preprocess", PREPROCESSED.values(), ids=PREPROCESSED.keys())
 @pytest.mark.parametrize("body", NETS.values(), ids=NETS.keys())
 def test_answers_stay_and_pixels_are_integers(
-    body: str, preprocess: Preprocess, grid: Grid, tmp_path: Path
+    body: str, preprocess: Preprocess, grid: Grid, border: Border, tmp_path: Path
 ) -> None:
     channels = len(preprocess.std)
     values = pixels(channels)
@@ -78,7 +79,7 @@ def test_answers_stay_and_pixels_are_integers(
     before = tmp_path / "before.onnx"
     onnx.save(net(body, channels), before)
     model = read_model(before)
-    aligned = align_to_pixels(model, preprocess, grid, takes_pixels=False)
+    aligned = align_to_pixels(model, preprocess, grid, border, takes_pixels=False)
     assert isinstance(aligned, Aligned)
     expected = tools.answer(before, images)
     seen = with_tensor(model, aligned.name, images, tmp_path / "after.onnx")
@@ -87,10 +88,11 @@ def test_answers_stay_and_pixels_are_integers(
 
     made = activation_scale(aligned.range.min, aligned.range.max, grid)
     steps = seen[aligned.name].astype(np.float64) / made.scale + int(made.zero_point)
-    top, left = pads_of(body)
-    inner = steps[:, :, top : top + 9, left : left + 9]
+    top, left = pads_of(body) if border is Border.PADDED else (0, 0)
+    inner = steps[:, :channels, top : top + 9, left : left + 9]
     # U8: pixel p is p. S8: pixel p is p - 128. Nothing is clipped.
     assert np.abs(inner - (values.astype(int) + grid.low)).max() < 1e-3
+    assert np.abs(steps[:, channels:] - grid.high).max(initial=0) < 1e-3  # the marks, if there are
     assert steps.min() > grid.low - 1e-3
     assert steps.max() < grid.high + 1e-3
 
@@ -116,7 +118,10 @@ PIXELS = """t = Transpose<perm=[0,3,1,2]>(x) c = Cast<to=1>(t) s = Div(c, full)
     m = Sub(s, mean) q = Div(m, std) a = Conv<pads=[1,1,1,1]>(q, w, b) y = Relu(a)"""
 
 
-def test_a_graph_that_takes_pixels_is_aligned_behind_its_own_arithmetic(tmp_path: Path) -> None:
+@pytest.mark.parametrize("border", Border)
+def test_a_graph_that_takes_pixels_is_aligned_behind_its_own_arithmetic(
+    border: Border, tmp_path: Path
+) -> None:
     column = (3, 1, 1)
     weights = {
         "full": np.float32(255),
@@ -130,14 +135,15 @@ def test_a_graph_that_takes_pixels_is_aligned_behind_its_own_arithmetic(tmp_path
     onnx.save(proto, before)
     values = np.ascontiguousarray(pixels(3).transpose(0, 2, 3, 1))
     model = read_model(before)
-    aligned = align_to_pixels(model, COLOUR, U8, takes_pixels=True)
+    aligned = align_to_pixels(model, COLOUR, U8, border, takes_pixels=True)
     assert isinstance(aligned, Aligned)
     with OrtRunner(before, threads=1) as runner:
         expected = runner.run(values)
     seen = with_tensor(model, aligned.name, values, tmp_path / "after.onnx")
     assert np.abs(seen["y"] - expected).max() < TOLERANCE * np.abs(expected).max()
-    steps = seen[aligned.name][:, :, 1:-1, 1:-1] * 255
-    assert np.abs(steps - pixels(3)).max() < 1e-3
+    steps = seen[aligned.name][:, :3] * 255
+    inner = steps[:, :, 1:-1, 1:-1] if border is Border.PADDED else steps
+    assert np.abs(inner - pixels(3)).max() < 1e-3
 
 
 REFUSED = {
@@ -155,7 +161,7 @@ def test_what_cannot_be_aligned_is_told_and_left_alone(body: str, reason: str) -
     proto = tools.proto(body, weights, inputs="float[n,3,9,9] x", outputs="float[n,c,h,k2] y")
     model = tools.model_of(proto)
     before = ir.to_proto(model).SerializeToString(deterministic=True)
-    told = align_to_pixels(model, COLOUR, U8, takes_pixels=False)
+    told = align_to_pixels(model, COLOUR, U8, Border.PADDED, takes_pixels=False)
     assert isinstance(told, str)
     assert reason in told
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
@@ -163,5 +169,5 @@ def test_what_cannot_be_aligned_is_told_and_left_alone(body: str, reason: str) -
 
 def test_images_of_other_channels_are_told() -> None:
     model = tools.model_of(net("a = Conv(x, w, b)", 4))
-    told = align_to_pixels(model, COLOUR, U8, takes_pixels=False)
+    told = align_to_pixels(model, COLOUR, U8, Border.PADDED, takes_pixels=False)
     assert told == "the first convolution takes 4 channels, images have others"

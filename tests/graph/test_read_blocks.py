@@ -17,7 +17,7 @@ from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.qdq import editor
 from resdeploy.graph.qdq.blocks import read_blocks
-from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
+from resdeploy.graph.scaling.pixel_grid import Aligned, Border, align_to_pixels
 from resdeploy.records import Preprocess
 from resdeploy.runtimes.ort import integer_layers
 from resdeploy.words import ChannelOrder
@@ -39,7 +39,7 @@ def net(convolution: str, preprocess: Preprocess, kernel: tuple[int, int]) -> tu
         inputs=f"float[n,{channels},h,k] x", outputs="float[n,8,i,j] y",
     )  # fmt: skip
     model = tools.model_of(proto)
-    aligned = align_to_pixels(model, preprocess, U8, takes_pixels=False)
+    aligned = align_to_pixels(model, preprocess, U8, Border.PADDED, takes_pixels=False)
     assert isinstance(aligned, Aligned)
     ranges = {aligned.name: aligned.range}
     rules = editor.rules_of(EMITTERS["ort-cpu"])
@@ -111,7 +111,7 @@ def test_onnx_runtime_computes_it_on_integers(tmp_path: Path) -> None:
     source = tools.passed(tmp_path, "resnet18", 64)
     floats = tools.noise(2, 3, 64, 64)
     model = read_model(source)
-    aligned = align_to_pixels(model, COLOUR, U8, takes_pixels=False)
+    aligned = align_to_pixels(model, COLOUR, U8, Border.PADDED, takes_pixels=False)
     assert isinstance(aligned, Aligned)
     ranges = {**tools.ranges_of(source, floats), aligned.name: aligned.range}
     rules = editor.rules_of(EMITTERS["ort-cpu"])

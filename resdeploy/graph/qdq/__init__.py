@@ -2,5 +2,5 @@
 
 A file per target: its rules in words, its tables, and how a graph breaks them. `editor` does
 the work by the rules of any, `nodes` knows the float graph, `validate` the quantized one; `blocks`
-makes its first convolution faster.
+and `mark` make its first convolution faster.
 """

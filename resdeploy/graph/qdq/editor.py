@@ -7,8 +7,9 @@ are no float weights left, and what is rounded better later changes these intege
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -32,8 +33,12 @@ from resdeploy.graph.qdq.nodes import (
     origin,
 )
 from resdeploy.graph.qdq.validate import Check
+from resdeploy.graph.scaling.pixel_grid import Border
 from resdeploy.records import TensorRange
 from resdeploy.table import load_target
+
+# Changes a Q/DQ graph in place, given the tensor that is on the grid of the pixels.
+LastPass: TypeAlias = Callable[[ir.Model, str], str | None]
 
 _WEIGHTED = ("Conv", "Gemm")
 
@@ -49,15 +54,18 @@ class Rules:
     stays float. writes: for an operator, what is quantized of what a node writes, even if no
     operator of `reads` reads it. moves_integers: what only moves values works on the integers;
     else it stands between two pairs of the same scale. integer_bias: INT32, behind
-    DequantizeLinear; else float. reads_blocks: the first convolution is faster on blocks of
-    pixels; see `blocks`. checks: what is wrong with a Q/DQ graph for this target, whoever made it.
+    DequantizeLinear; else float. border: how images on the grid of their pixels are padded. last:
+    makes the first convolution on these faster, once all integers are known; it says what it
+    did, or None where it did nothing. checks: what is wrong with a Q/DQ graph for this target,
+    whoever made it.
     """
 
     emitter: Emitter
     reads: Mapping[str, Reads]
     moves_integers: bool
     integer_bias: bool
-    reads_blocks: bool
+    border: Border
+    last: LastPass | None
     checks: tuple[Check, ...]
     writes: Mapping[str, Writes] = field(default_factory=dict)
 

@@ -26,6 +26,7 @@ import onnx_ir as ir
 
 from resdeploy.graph import EMITTERS
 from resdeploy.graph.qdq import validate
+from resdeploy.graph.qdq.blocks import read_blocks
 from resdeploy.graph.qdq.editor import Rules
 from resdeploy.graph.qdq.nodes import (
     Reads,
@@ -39,6 +40,7 @@ from resdeploy.graph.qdq.nodes import (
     written_by_kernel,
 )
 from resdeploy.graph.qdq.validate import Check
+from resdeploy.graph.scaling.pixel_grid import Border
 
 
 def _averages_evenly(node: ir.Node) -> bool:
@@ -90,6 +92,7 @@ RULES = Rules(
     writes=WRITES,
     moves_integers=True,
     integer_bias=True,
-    reads_blocks=True,
+    border=Border.PADDED,
+    last=read_blocks,
     checks=CHECKS,
 )

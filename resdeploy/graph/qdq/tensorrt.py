@@ -45,6 +45,7 @@ from resdeploy.graph.qdq.nodes import (
     pools_no_squares,
 )
 from resdeploy.graph.qdq.validate import Check
+from resdeploy.graph.scaling.pixel_grid import Border
 
 # An integer instruction of the tensor cores takes 16 channels at least.
 _CORE_CHANNELS = 16
@@ -129,6 +130,7 @@ RULES = Rules(
     reads=READS,
     moves_integers=False,
     integer_bias=False,
-    reads_blocks=False,
+    border=Border.PADDED,
+    last=None,
     checks=CHECKS,
 )

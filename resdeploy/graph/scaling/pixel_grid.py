@@ -8,13 +8,21 @@ Undone,
     u = x · std + mean + a,   W x + b = (W / std) u + b − Σ_c (mean_c + a) Σ_k W_ck / std_c
 
 u has the steps 1 / 255 of the pixels: u = p / 255 with a = 0 for a grid of 0 ... 255, and
-u = (p − 128) / 255 with a = −128 / 255 for one of −128 ... 127. The zeros that a convolution puts
-around x are no zeros of u, so they are put there before.
+u = (p − 128) / 255 with a = −128 / 255 for one of −128 ... 127.
+
+The zeros that a convolution puts around x are no zeros of u. Either they are put there before, or
+a channel more tells what is inside: it has one value m in every pixel, and the zeros that the
+convolution puts around that are right,
+
+    W x + b = (W / std) u + W' m + b,    W'_k = − Σ_c (W_ck / std_c) (mean_c + a) / m
+
+m is the largest number of the grid, so that W' is small and loses least.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 import onnx_ir as ir
@@ -25,10 +33,19 @@ from resdeploy.graph.qdq.nodes import constant, has_weights, label
 from resdeploy.graph.writer import Writer
 from resdeploy.records import Preprocess, TensorRange
 
+Doubles = NDArray[np.float64]
+
 _PIXEL = 255
 
 # Operators between pixels and the images that are made of them.
 _NORMALIZING = {"Cast", "Transpose", "Div", "Mul", "Sub", "Add"}
+
+
+class Border(Enum):
+    """How a target wants the border of an image: padded before, or a channel with the inside."""
+
+    PADDED = auto()
+    MARKED = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +57,7 @@ class Aligned:
 
 
 def align_to_pixels(
-    model: ir.Model, preprocess: Preprocess, grid: Grid, *, takes_pixels: bool
+    model: ir.Model, preprocess: Preprocess, grid: Grid, border: Border, *, takes_pixels: bool
 ) -> Aligned | str:
     """Change `model`, in place, so that its first convolution reads pixels; or why not.
 
@@ -58,18 +75,22 @@ def align_to_pixels(
         return f"the first convolution {label(node)} pads by itself, or is one by channel"
     if weight.shape[1] != len(preprocess.std):
         return f"the first convolution takes {weight.shape[1]} channels, images have others"
-    std = np.array(preprocess.std, np.float64)
-    offset = np.array(preprocess.mean, np.float64) + grid.low / _PIXEL
-    writer = Writer(model.graph)
-    pixels = _pixels(writer, node, image, std, offset)
-    scaled = weight / std.reshape(1, -1, 1, 1)
-    shift = scaled.sum(axis=(2, 3)) @ offset
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    bias = np.zeros(len(weight)) if bias is None else bias
+    stem = _Stem(
+        node=node,
+        weight=weight / np.array(preprocess.std).reshape(1, -1, 1, 1),
+        bias=np.zeros(len(weight)) if bias is None else bias.astype(np.float64),
+        std=np.array(preprocess.std, np.float64),
+        offset=np.array(preprocess.mean, np.float64) + grid.low / _PIXEL,
+        mark=grid.high / _PIXEL,
+    )
+    writer = Writer(model.graph)
+    marks = border is Border.MARKED and any(node.attributes.get_ints("pads", ()))
+    pixels, scaled, bias = (_marked if marks else _padded)(writer, image, stem)
     inputs = [
         pixels,
         writer.constant(f"{pixels.name}_weight", scaled),
-        writer.constant(f"{pixels.name}_bias", bias - shift),
+        writer.constant(f"{pixels.name}_bias", bias),
     ]
     node.resize_inputs(3)
     for index, value in enumerate(inputs):
@@ -90,23 +111,57 @@ def _images(graph: ir.Graph, *, takes_pixels: bool) -> ir.Value:
     return image
 
 
-def _pixels(
-    writer: Writer, node: ir.Node, image: ir.Value, std: NDArray[np.float64],
-    offset: NDArray[np.float64],
-) -> ir.Value:  # fmt: skip
-    """The image with the padding that the convolution had, as pixels."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stem:
+    """The first convolution: `weight` over std, mean + a as `offset`, m as `mark`."""
+
+    node: ir.Node
+    weight: Doubles
+    bias: Doubles
+    std: Doubles
+    offset: Doubles
+    mark: float
+
+
+# What a stem is to read, and its weights and bias for that.
+_Read = tuple[ir.Value, Doubles, Doubles]
+
+
+def _padded(writer: Writer, image: ir.Value, stem: _Stem) -> _Read:
+    """The image gets the padding that the convolution had."""
+    node = stem.node
     pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
-    column = (1, -1, 1, 1)
     value = image
     if any(pads):
         top, left, bottom, right = pads
         around = np.array([0, 0, top, left, 0, 0, bottom, right], np.int64)
         name = f"{image.name}_padded"
-        amounts = writer.constant(f"{name}_by", around)
-        value = writer.node(node, "Pad", [value, amounts], name)
+        value = writer.node(node, "Pad", [image, writer.constant(f"{name}_by", around)], name)
         node.attributes.add(ir.AttrInt64s("pads", (0, 0, 0, 0)))
-    factor = writer.constant(f"{image.name}_std", std.reshape(column))
-    value = writer.node(node, "Mul", [value, factor], f"{image.name}_unscaled")
-    term = writer.constant(f"{image.name}_mean", offset.reshape(column))
-    value = writer.node(node, "Add", [value, term], f"{image.name}_pixels")
-    return value
+    value = _unnormalized(writer, image, value, stem, f"{image.name}_pixels")
+    return value, stem.weight, stem.bias - stem.weight.sum(axis=(2, 3)) @ stem.offset
+
+
+def _marked(writer: Writer, image: ir.Value, stem: _Stem) -> _Read:
+    """The image gets a channel of marks, and the convolution keeps its padding."""
+    pixels = _unnormalized(writer, image, image, stem, f"{image.name}_unmarked")
+    name = f"{image.name}_pixels"
+    inputs = [
+        pixels,
+        writer.constant(f"{name}_by", np.array([0, 0, 0, 0, 0, 1, 0, 0], np.int64)),
+        writer.constant(f"{name}_mark", np.array(stem.mark)),
+    ]
+    marked = writer.node(stem.node, "Pad", inputs, name)
+    inside = -np.einsum("ockl,c->okl", stem.weight, stem.offset)[:, None] / stem.mark
+    return marked, np.concatenate([stem.weight, inside], axis=1), stem.bias
+
+
+def _unnormalized(
+    writer: Writer, image: ir.Value, value: ir.Value, stem: _Stem, name: str
+) -> ir.Value:
+    """The pixels: x · std + mean + a."""
+    column = (1, -1, 1, 1)
+    factor = writer.constant(f"{image.name}_std", stem.std.reshape(column))
+    value = writer.node(stem.node, "Mul", [value, factor], f"{image.name}_unscaled")
+    term = writer.constant(f"{image.name}_mean", stem.offset.reshape(column))
+    return writer.node(stem.node, "Add", [value, term], name)

@@ -79,7 +79,7 @@ def floats_of(
         factors = _equalized(model, manifest, table, emitter.grid, names, limit, how, gains)
         steps.append(f"equalize: {len(factors)} tensors")
     write_factors(model, factors)
-    aligned = _aligned(model, manifest, emitter.grid) if how.pixel_grid else None
+    aligned = _aligned(model, manifest, emitter) if how.pixel_grid else None
     if isinstance(aligned, str):
         left_out.append(f"pixel grid: left out, {aligned}")
     method = load_target(METHODS[how.method].target, extra="", why=f"the method {how.method}")
@@ -97,10 +97,16 @@ def floats_of(
     )
 
 
-def _aligned(model: ir.Model, manifest: Manifest, grid: Grid) -> Aligned | str:
+def _aligned(model: ir.Model, manifest: Manifest, emitter: Emitter) -> Aligned | str:
     if manifest.preprocess is None:
         return "nobody says how images are preprocessed"
-    return align_to_pixels(model, manifest.preprocess, grid, takes_pixels=manifest.interface.pixels)
+    return align_to_pixels(
+        model,
+        manifest.preprocess,
+        emitter.grid,
+        rules_of(emitter).border,
+        takes_pixels=manifest.interface.pixels,
+    )
 
 
 def _equalized(

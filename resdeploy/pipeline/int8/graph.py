@@ -23,7 +23,6 @@ from resdeploy.graph import Emitter
 from resdeploy.graph.affine import LARGEST
 from resdeploy.graph.files import read_model, write_model
 from resdeploy.graph.qdq import editor
-from resdeploy.graph.qdq.blocks import read_blocks
 from resdeploy.graph.qdq.validate import problems_of
 from resdeploy.measure import verify
 from resdeploy.measure.machine import WeightBits, package_versions
@@ -143,7 +142,7 @@ def quantize_file(
         notify(step)
     keep, told = keeping(draft)
     model = draft.model(keep)
-    blocks = _in_blocks(model, draft)
+    last = _last(model, draft)
     write_model(model, path)
     checks = (*_target_checks(work, path, notify), *_quantized_checks(work, path))
     verify.require(checks, "the INT8 graph", "report this, with the model")
@@ -152,7 +151,7 @@ def quantize_file(
         weight_bits=work.bits.bits,
         reason=work.bits.reason,
         kept=keep,
-        steps=(*draft.floats.steps, *draft.floats.left_out, *_corrected(draft), *told, *blocks),
+        steps=(*draft.floats.steps, *draft.floats.left_out, *_corrected(draft), *told, *last),
         int8_macs_share=int8_macs_share(path, work.manifest, work.emitter.runtime),
         calibration=CalibrationFacts(
             table_sha256=hashlib.sha256(table_bytes(work.table)).hexdigest(),
@@ -214,10 +213,10 @@ def _emit(model: ir.Model, work: Work, floats: Floats, keep: tuple[str, ...]) ->
     editor.quantize(model, floats.ranges, rules, weight_bits=work.bits.bits, keep=keep)
 
 
-def _in_blocks(model: ir.Model, draft: Draft) -> tuple[str, ...]:
-    """Let the first convolution read blocks of pixels, in place; what was done, in words."""
+def _last(model: ir.Model, draft: Draft) -> tuple[str, ...]:
+    """Make the first convolution faster on pixels, in place; what was done, in words."""
     pixels, rules = draft.floats.pixels, editor.rules_of(draft.work.emitter)
-    done = None if pixels is None or not rules.reads_blocks else read_blocks(model, pixels)
+    done = None if pixels is None or rules.last is None else rules.last(model, pixels)
     return () if done is None else (done,)
 
 
