@@ -19,7 +19,7 @@ later session took 1 % longer in ONNX Runtime and 4 % in OpenVINO.
 How to read it: `ratios` are of medians, ours over the fastest peer, one for each repeat; the
 target is held against their median, and the least and the largest say how far the machine
 moved. `without_pixel_grid` is the same for a file of ours that leaves images off the grid of their
-pixels, which costs fidelity and spares a padding; it also leaves ort-cpu without blocks of pixels.
+pixels, which costs fidelity; it has neither the blocks of pixels of ort-cpu nor openvino's mark.
 The fastest peer is the one with the least median over all repeats. A file whose logits on the
 calibration images are less than 20 dB from FP32's in a runtime is timed there but counts as no
 peer: a fast wrong answer is no result.
