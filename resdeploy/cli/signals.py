@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 
 AGAIN_S = 0.3
-SOON_S = 0.001  # the importer's own code is done
+SOON_S = 0.001  # by then the importer has mostly come to other code
 
 
 class Leaving:

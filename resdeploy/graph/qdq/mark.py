@@ -23,10 +23,13 @@ def mark_integers(model: ir.Model, pixels: str) -> str | None:
 
     pixels: the tensor that `align_to_pixels` put onto the grid.
     """
-    pad = next((node for node in model.graph if node.outputs[0].name == pixels), None)
-    quantizer = _only_reader(pad)
-    if pad is None or quantizer is None:
+    pads = [
+        node for node in model.graph if node.op_type == "Pad" and node.outputs[0].name == pixels
+    ]
+    readers = [user for pad in pads for user, _ in pad.outputs[0].uses()]
+    if [node.op_type for node in readers] != ["QuantizeLinear"]:
         return None
+    (pad,), (quantizer,) = pads, readers
     scale, zero_point, mark = (
         constant(value) for value in (*quantizer.inputs[1:3], input_of(pad, 2))
     )
@@ -48,12 +51,4 @@ def mark_integers(model: ir.Model, pixels: str) -> str | None:
             user.replace_input_with(index, marked)
     quantizer.replace_input_with(0, input_of(pad, 0))
     common.RemoveUnusedNodesPass()(model)
-    return f"mark: {pixels} gets it as integers"
-
-
-def _only_reader(pad: ir.Node | None) -> ir.Node | None:
-    """The QuantizeLinear behind a Pad, where nobody else reads it."""
-    if pad is None or pad.op_type != "Pad":
-        return None
-    readers = [user for user, _ in pad.outputs[0].uses()]
-    return readers[0] if [node.op_type for node in readers] == ["QuantizeLinear"] else None
+    return f"mark: the last channel of {pixels} says what is inside the image"
