@@ -14,7 +14,7 @@
 6. Images on the grid of their pixels get a channel that marks the inside, as integers, and the
    first convolution pads them itself. Of resnet50 at batch 8, 29 to 38 ms, all in front of that
    convolution took 1.4 to 2.5 ms with a Pad of floats, and 1.0 to 1.2 with the mark; at batch 1, of
-   7 to 8 ms, 0.25 to 0.37 and 0.24 to 0.29.
+   7 to 9 ms, 0.24 to 0.37 and 0.20 to 0.29.
 7. All other operators stay float, gates among them: OpenVINO runs these in INT8 by itself.
 
 Source: measured on OpenVINO 2026.4.1, two cores with AVX-512 VNNI, by the types that
