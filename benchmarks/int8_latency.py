@@ -12,27 +12,32 @@ does not depend on their values, but for zeros. OpenVINO leaves out a bias of ze
 norm has and a trained one has not: peers would be spared it, and ours, which corrects biases,
 would not. So means and biases of the norms are drawn, too. Every file is opened in one process
 with the product's runners, and the product's `measure_latency` takes them in turn, untimed
-inferences before the timed ones. That is repeated with new sessions, so that the luck of one
-session decides nothing, and every second time in reverse order: of one file opened twice, the
-later session took 1 % longer in ONNX Runtime and 4 % in OpenVINO.
+inferences before the timed ones. That is done twice with all files. Then those within 1.2 of the
+fastest peer and ours are timed `--repeats` times without the others: where slow ones are between
+them, a minute passes from one to the next, in which the machine changes more than they differ.
+Each time has new sessions, so that the luck of one decides nothing (up to 8 %), and every second
+one the reverse order: of one file opened twice, the later session took 1 % longer in ONNX
+Runtime and 4 % in OpenVINO.
 
-How to read it: `ratios` are of medians, ours over the fastest peer, one for each repeat; the
-target is held against their median, and the least and the largest say how far the machine
-moved. `without_pixel_grid` is the same for a file of ours that leaves images off the grid of their
+How to read it: `heats` are the two times with all files, `final` those with the fastest. `ratios`
+are of medians, ours over the fastest peer, one for each time of the final; the target is held
+against their median, and `interval` holds the true median 95 times of 100.
+`without_pixel_grid` is the same for a file of ours that leaves images off the grid of their
 pixels, which costs fidelity; it has neither the blocks of pixels of ort-cpu nor openvino's mark.
-The fastest peer is the one with the least median over all repeats. A file whose logits on the
+The fastest peer is the one with the least median over the final: of several that are alike the
+luckiest, which makes the ratio some tenths of a percent too large. A file whose logits on the
 calibration images are less than 20 dB from FP32's in a runtime is timed there but counts as no
 peer: a fast wrong answer is no result.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +57,9 @@ SAMPLES = 16
 CALIBRATION = f"synthetic:{SAMPLES}"
 BATCHES = (1, 8)
 MIN_SQNR_DB = 20.0
+HEATS = 2  # times that all files are timed, in one order and in the other
+WITHIN = 1.2  # of the fastest peer: whoever is slower then is not timed again
+RARELY = 0.05  # how often the interval of a ratio misses it
 SPREAD = 0.1  # of means and biases, whose tensors have a deviation of about 1
 FP32 = "fp32"
 # How a peer comes to its ranges does not change what runs: one file of each kind of graph.
@@ -172,84 +180,115 @@ def fixed(path: Path, batch: int) -> Path:
     return result
 
 
-def timed(
-    make: Any,
-    files: dict[str, Made],
-    images: dict[int, NDArray[np.float32]],
-    settings: Settings,
-    *,
-    fixes_batch: bool,
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, float]]:
-    """Timings of every file by batch, a dict for each repeat; and the SQNR of each in dB."""
-    from resdeploy.measure import measure_latency
+class Course:
+    """All files in one runtime, with one batch size."""
 
-    channels: dict[str, list[dict[str, Any]]] = {str(batch): [] for batch in images}
-    sqnr: dict[str, float] = {}
-    paths = [(name, made.path) for name, made in files.items() if made.path is not None]
-    for repeat, (batch, own) in product(range(settings.repeats), images.items()):
-        with ExitStack() as stack:
-            runners: dict[str, Runner] = {
-                name: stack.enter_context(
-                    make(fixed(path, batch) if fixes_batch else path, threads=settings.threads)
+    def __init__(
+        self, reading: Reading, make: Any, files: Mapping[str, Made], settings: Settings
+    ) -> None:
+        self.reading = reading
+        self.paths = {name: made.path for name, made in files.items() if made.path is not None}
+        self._make = make
+        self._settings = settings
+
+    def timed(
+        self, names: Sequence[str], images: NDArray[np.float32], *, times: int
+    ) -> list[dict[str, Any]]:
+        """What `measure_latency` finds of these files, each time with new sessions."""
+        from resdeploy.measure import measure_latency
+
+        found = []
+        for index in range(times):
+            with ExitStack() as stack:
+                order = names if index % 2 == 0 else names[::-1]
+                runners = self.opened(order, len(images), stack)
+                timings = measure_latency(
+                    runners,
+                    {name: [images] for name in runners},
+                    rounds=self._settings.rounds,
+                    warmup=self._settings.warmup,
                 )
-                for name, path in (paths if repeat % 2 == 0 else reversed(paths))
-            }
-            if batch == max(images):
-                sqnr = sqnr or sqnr_of(runners, own)
-            found = measure_latency(
-                runners,
-                {name: [own] for name in runners},
-                rounds=settings.rounds,
-                warmup=settings.warmup,
-            )
-        channels[str(batch)].append(
-            {name: timing.model_dump(mode="json") for name, timing in found.items()}
-        )
-    return channels, sqnr
-
-
-def sqnr_of(runners: dict[str, Runner], images: NDArray[np.float32]) -> dict[str, float]:
-    """10·log10(Σ reference² / Σ (candidate − reference)²) of each file but the float one."""
-    import numpy as np
-
-    answers = {name: runner.run(images).astype(np.float64) for name, runner in runners.items()}
-    signal = np.square(answers[FP32]).sum()
-    return {
-        name: float(10 * np.log10(signal / np.square(logits - answers[FP32]).sum()))
-        for name, logits in answers.items()
-        if name != FP32
-    }
-
-
-def compared(target: str, repeats: list[dict[str, Any]], sqnr: dict[str, float]) -> dict[str, Any]:
-    """Medians over the repeats, the fastest peer that answers right, and ours over it."""
-    p50 = {name: [repeat[name]["p50_ms"] for repeat in repeats] for name in repeats[0]}
-    medians = {name: median(values) for name, values in p50.items()}
-    ours = ours_of(target)
-    rivals = [name for name in RIVALS if name in p50 and sqnr[name] >= MIN_SQNR_DB]
-    found: dict[str, Any] = {"median_p50_ms": medians, "repeats_p50_ms": p50}
-    if not rivals or not {ours, ours + OFF_GRID} <= p50.keys():
+            found.append({name: row.model_dump(mode="json") for name, row in timings.items()})
         return found
+
+    def opened(self, names: Sequence[str], batch: int, stack: ExitStack) -> dict[str, Runner]:
+        """A session of each of these files."""
+        fixes = self.reading.fixes_batch
+        paths = {
+            name: fixed(self.paths[name], batch) if fixes else self.paths[name] for name in names
+        }
+        return {
+            name: stack.enter_context(self._make(path, threads=self._settings.threads))
+            for name, path in paths.items()
+        }
+
+    def sqnr(self, images: NDArray[np.float32]) -> dict[str, float]:
+        """10·log10(Σ reference² / Σ (candidate − reference)²) of each file but the float one."""
+        import numpy as np
+
+        with ExitStack() as stack:
+            runners = self.opened(list(self.paths), len(images), stack)
+            answers = {name: row.run(images).astype(np.float64) for name, row in runners.items()}
+        signal = np.square(answers[FP32]).sum()
+        return {
+            name: float(10 * np.log10(signal / np.square(logits - answers[FP32]).sum()))
+            for name, logits in answers.items()
+            if name != FP32
+        }
+
+
+def raced(
+    course: Course, images: NDArray[np.float32], sqnr: Mapping[str, float], repeats: int
+) -> dict[str, Any]:
+    """Heats of all files, a final of the fastest peers and ours, and how ours compare there."""
+    heats = course.timed(list(course.paths), images, times=HEATS)
+    slow = medians_of(heats)
+    found: dict[str, Any] = {"median_p50_ms": slow, "heats": heats}
+    ours = ours_of(course.reading.target)
+    rivals = [name for name in RIVALS if name in slow and sqnr[name] >= MIN_SQNR_DB]
+    if not rivals or not {ours, ours + OFF_GRID} <= slow.keys():
+        return found
+    limit = WITHIN * min(slow[name] for name in rivals)
+    rivals = [name for name in rivals if slow[name] <= limit]
+    final = course.timed([*rivals, ours, ours + OFF_GRID], images, times=repeats)
+    medians = medians_of(final)
     fastest = min(rivals, key=medians.__getitem__)
     return {
         **found,
+        "final": final,
+        "final_median_p50_ms": medians,
         "ours": ours,
         "fastest_peer": fastest,
-        **ratios_of(p50[ours], p50[fastest]),
-        "without_pixel_grid": ratios_of(p50[ours + OFF_GRID], p50[fastest]),
-        "int8_to_fp32": medians[ours] / medians[FP32],
+        **ratios_of(final, ours, fastest),
+        "without_pixel_grid": ratios_of(final, ours + OFF_GRID, fastest),
+        "int8_to_fp32": slow[ours] / slow[FP32],
     }
 
 
-def ratios_of(own: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """One over the other in each repeat, and their median, least and largest."""
-    ratios = [one / two for one, two in zip(own, other, strict=True)]
-    return {
-        "ratios": ratios,
-        "ratio": median(ratios),
-        "ratio_least": min(ratios),
-        "ratio_largest": max(ratios),
-    }
+def medians_of(times: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The median of each file's p50 in ms."""
+    return {name: median([row[name]["p50_ms"] for row in times]) for name in times[0]}
+
+
+def ratios_of(times: Sequence[Mapping[str, Any]], one: str, other: str) -> dict[str, Any]:
+    """One file's p50 over another's each time, their median, and the interval that holds it."""
+    ratios = [row[one]["p50_ms"] / row[other]["p50_ms"] for row in times]
+    return {"ratios": ratios, "ratio": median(ratios), "interval": interval_of(ratios)}
+
+
+def interval_of(values: Sequence[float]) -> tuple[float, float]:
+    """The two of the values between which the median lies, unless RARELY.
+
+    So many are left out at each end that chance seldom puts the median beyond them: each value is
+    on either side of it with equal odds. Of fewer than six, all are needed, and are not enough.
+    """
+    count, outside, odds = len(values), 0, 1
+    while 2 * odds <= RARELY * 2**count:
+        outside += 1
+        odds += math.comb(count, outside)
+    ordered = sorted(values)
+    last = max(outside - 1, 0)
+    return ordered[last], ordered[-1 - last]
 
 
 def images_of(floats: Path, batches: Sequence[int]) -> dict[int, NDArray[np.float32]]:
@@ -272,14 +311,13 @@ def measure(settings: Settings, pythons: Sequence[Path], work: Path | None) -> F
             raise CannotRunError("there is no float file")
         images = images_of(floats, settings.batches)
         for name, make in readings_here().items():
-            reading = READINGS[name]
-            channels, sqnr = timed(make, files, images, settings, fixes_batch=reading.fixes_batch)
-            summary = {
-                batch: compared(reading.target, repeats, sqnr)
-                for batch, repeats in channels.items()
-            }
-            figures[name] = {"sqnr_db": sqnr, "summary": summary, "channels": channels}
-            print_summary(name, summary, sqnr)
+            course = Course(READINGS[name], make, files, settings)
+            sqnr = course.sqnr(images[max(images)])
+            races = {}
+            for batch, own in images.items():
+                races[str(batch)] = raced(course, own, sqnr, settings.repeats)
+                print_race(f"{name}, batch {batch}", races[str(batch)], sqnr)
+            figures[name] = {"sqnr_db": sqnr, "races": races}
     return Findings(
         settings={
             "model": settings.model,
@@ -288,6 +326,8 @@ def measure(settings: Settings, pythons: Sequence[Path], work: Path | None) -> F
             "warmup": settings.warmup,
             "threads": settings.threads,
             "repeats": settings.repeats,
+            "heats": HEATS,
+            "within": WITHIN,
             "calibration": CALIBRATION,
             "min_sqnr_db": MIN_SQNR_DB,
         },
@@ -301,7 +341,7 @@ def targets_of(batches: Sequence[int], figures: dict[str, Any]) -> tuple[Target,
     targets = []
     for reading in READINGS:
         for batch in batches:
-            found = figures.get(reading, {}).get("summary", {}).get(str(batch), {})
+            found = figures.get(reading, {}).get("races", {}).get(str(batch), {})
             name = f"{reading}, batch {batch}: ours / fastest peer"
             if "ratio" in found:
                 name += f" ({found['fastest_peer']})"
@@ -309,29 +349,32 @@ def targets_of(batches: Sequence[int], figures: dict[str, Any]) -> tuple[Target,
     return tuple(targets)
 
 
-def print_summary(runtime: str, summary: dict[str, Any], sqnr: dict[str, float]) -> None:
+def print_race(name: str, found: dict[str, Any], sqnr: Mapping[str, float]) -> None:
     """Show the milliseconds above the targets."""
-    for batch, found in summary.items():
-        for name, p50 in found["median_p50_ms"].items():
-            fidelity = f"{sqnr[name]:5.1f} dB" if name in sqnr else ""
-            print(f"{runtime:8} batch {batch}  {name:34} p50 {p50:7.1f} ms  {fidelity}", flush=True)
-        if "ratio" in found:
-            least, largest = found["ratio_least"], found["ratio_largest"]
-            print(
-                f"{runtime:8} batch {batch}  ours / {found['fastest_peer']}: "
-                f"{found['ratio']:.3f} ({least:.3f} to {largest:.3f}); "
-                f"without pixel grid {found['without_pixel_grid']['ratio']:.3f}"
-            )
+    last = found.get("final_median_p50_ms", {})
+    for file, p50 in found["median_p50_ms"].items():
+        final = f", final {last[file]:6.1f} ms" if file in last else ""
+        fidelity = f"  {sqnr[file]:5.1f} dB" if file in sqnr else ""
+        print(f"{name}  {file:34} p50 {p50:6.1f} ms{final:17}{fidelity}", flush=True)
+    if "ratio" in found:
+        low, high = found["interval"]
+        off = found["without_pixel_grid"]
+        print(
+            f"{name}  ours / {found['fastest_peer']}: {found['ratio']:.3f} ({low:.3f} to "
+            f"{high:.3f}); without pixel grid {off['ratio']:.3f} ({off['interval'][0]:.3f} to "
+            f"{off['interval'][1]:.3f})",
+            flush=True,
+        )
 
 
 def main() -> int:
     """Parse, measure, conclude."""
     parser = parser_of(__doc__)
     parser.add_argument("--model", default="resnet50", help="[default: resnet50]")
-    parser.add_argument("--rounds", type=int, default=30, help="[default: 30]")
+    parser.add_argument("--rounds", type=int, default=15, help="[default: 15]")
     parser.add_argument("--warmup", type=int, default=5, help="[default: 5]")
     parser.add_argument("--threads", type=int, default=2, help="[default: 2]")
-    parser.add_argument("--repeats", type=int, default=6, help="new sessions [default: 6]")
+    parser.add_argument("--repeats", type=int, default=12, help="of the final [default: 12]")
     add_options(parser)
     given = parser.parse_args()
     settings = Settings(
