@@ -57,10 +57,13 @@ def calibrate(
         DataError: there was no image, or one led to NaN or infinity.
     """
     images = _Images(batches)
+    # The workers count in turn. Python lets one of them on at a time, so two that are done at once
+    # would keep each other waiting, and be done at once again with every image after that.
+    counting = threading.Lock()
 
     def share(_: int) -> Calibrated:
         try:
-            return _share(observe, channels, images, hashes)
+            return _share(observe, channels, images, hashes, counting)
         except BaseException:
             images.stop()  # for the other workers, whose shares are of no use any more
             raise
@@ -108,6 +111,7 @@ def _share(
     channels: Mapping[str, int],
     images: Iterable[tuple[str, NDArray[np.float32]]],
     hashes: Mapping[str, str],
+    counting: threading.Lock,
 ) -> Calibrated:
     """The statistics over the images that one worker gets."""
     found = {name: Accumulator(count) for name, count in channels.items()}
@@ -118,12 +122,13 @@ def _share(
         seen.append(content)
         pile = int(content[:8], 16) % PILES
         parts = observe(image)
-        for name, kept in found.items():
-            try:
-                low, high = kept.add({part: parts[f"{name}.{part}"] for part in OBSERVED_PARTS})
-            except DataError as error:
-                raise DataError(f"{image_id}: {error.message}", hint=error.hint) from error
-            reach[name][pile] = np.fmax(reach[name][pile], max(-low, high))
+        with counting:
+            for name, kept in found.items():
+                try:
+                    low, high = kept.add({part: parts[f"{name}.{part}"] for part in OBSERVED_PARTS})
+                except DataError as error:
+                    raise DataError(f"{image_id}: {error.message}", hint=error.hint) from error
+                reach[name][pile] = np.fmax(reach[name][pile], max(-low, high))
     return Calibrated(
         tensors={name: kept.statistics() for name, kept in found.items()},
         images=tuple(sorted(seen)),
