@@ -30,6 +30,9 @@ def _options(threads: int) -> dict[str, Any]:
         # Else a float32 file is computed in bfloat16 where the CPU has instructions for it:
         # resnet50's logits were off by 0.03 instead of 1e-5.
         "INFERENCE_PRECISION_HINT": "f32",
+        # Else every compiled model ties its threads to cores from the first one on, and two that
+        # run at once share a core: two streams of resnet50 took 120 ms each, one alone 56.
+        "ENABLE_CPU_PINNING": False,
     }
 
 

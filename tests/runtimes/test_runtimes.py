@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +68,39 @@ def test_every_runtime_of_onnx_computes_float32_as_pytorch_does(name: str, tmp_p
             got = runner.run(images[:batch])
             assert got.dtype == np.float32
             np.testing.assert_allclose(got, expected[:batch], atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="asks Linux")
+@pytest.mark.parametrize("name", OF_ONNX)
+def test_no_thread_is_tied_to_a_core(name: str, tmp_path: Path) -> None:
+    """Two runners at once would share it, and take twice as long while another core is idle."""
+    source = tools.exported(tmp_path, "resnet20", 32, "embedded:digits")
+    images = images_of("embedded:digits-evaluation", 8)
+    runs, enough = 0, threading.Event()
+
+    def work() -> None:
+        nonlocal runs
+        while not enough.is_set():
+            runner.run(images)
+            runs += 1
+
+    with factory_of(name)(source, threads=1) as runner, ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        seen = set()
+        while runs < 50 and not done.done():
+            seen |= affinities()
+        enough.set()
+        done.result()
+    assert seen == {frozenset(os.sched_getaffinity(0))}
+
+
+def affinities() -> set[frozenset[int]]:
+    """The sets of cores that the threads of this process may use."""
+    found = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            found.add(frozenset(os.sched_getaffinity(int(task))))
+    return found
 
 
 @pytest.mark.parametrize("name", OF_ONNX)
