@@ -99,6 +99,7 @@ class _Writer:
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self.opset = graph.opset_imports.get("", 0)
+        self.constants: dict[tuple[int, ...], ir.Value] = {}  # of images there are few sizes
 
     def observe(self, value: ir.Value, shape: tuple[int, ...] | None) -> Observed:
         name = value.name or ""
@@ -130,9 +131,13 @@ class _Writer:
             self.output(operator, [value], name, flat, ir.AttrInt64s("axes", axes))
 
     def constant(self, name: str, numbers: Sequence[int]) -> ir.Value:
-        value = ir.val(name, const_value=ir.tensor(np.array(numbers, np.int64), name=name))
-        self.graph.register_initializer(value)
-        return value
+        """These numbers, under this name where no tensor before has needed them."""
+        key = tuple(numbers)
+        if key not in self.constants:
+            tensor = ir.Tensor(np.array(numbers, np.int64), name=name)
+            self.constants[key] = ir.val(name, const_value=tensor)
+            self.graph.register_initializer(self.constants[key])
+        return self.constants[key]
 
     def output(
         self, operator: str, inputs: Sequence[ir.Value], name: str, *attributes: ir.Attr

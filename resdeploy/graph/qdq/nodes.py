@@ -76,7 +76,13 @@ def label(node: ir.Node) -> str:
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
-    """The values of an initializer, or None where there is none.
+    """The values of an initializer, or None where there is none; each call copies them."""
+    tensor = constant_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """What an initializer is, or None where there is none.
 
     torch.onnx.export stores equal biases once and gives out copies through Identity.
     """
@@ -84,8 +90,7 @@ def constant(value: ir.Value | None) -> NDArray[Any] | None:
     while producer is not None and producer.op_type == "Identity":
         value = producer.inputs[0]
         producer = value.producer() if value is not None else None
-    tensor = ir.convenience.get_const_tensor(value) if value is not None else None
-    return None if tensor is None else tensor.numpy()
+    return ir.convenience.get_const_tensor(value) if value is not None else None
 
 
 def depths_of(graph: ir.Graph) -> Depths:
@@ -100,8 +105,10 @@ def depths_of(graph: ir.Graph) -> Depths:
 
 def has_weights(node: ir.Node) -> bool:
     """Whether weights and bias are constants, and so can be rounded here."""
-    return constant(input_of(node, 1)) is not None and (
-        len(node.inputs) < 3 or node.inputs[2] is None or constant(node.inputs[2]) is not None
+    return all(
+        constant_tensor(value) is not None
+        for value in (input_of(node, 1), *node.inputs[2:3])
+        if value is not None
     )
 
 
@@ -109,13 +116,13 @@ def is_plain_gemm(node: ir.Node) -> bool:
     """Whether it is a linear layer: x · wᵀ + b, one b per output."""
     attributes = node.attributes
     plain = attributes.get_float("alpha", 1.0) == attributes.get_float("beta", 1.0) == 1.0
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = constant_tensor(node.inputs[2]) if len(node.inputs) > 2 else None
     return (
         plain
         and attributes.get_int("transA", 0) == 0
         and attributes.get_int("transB", 0) == 1
         and has_weights(node)
-        and (bias is None or bias.ndim == 1)  # other shapes are broadcast, not one per channel
+        and (bias is None or len(bias.shape) == 1)  # others are broadcast, not one per channel
     )
 
 
@@ -123,7 +130,7 @@ def combines_two_activations(node: ir.Node) -> bool:
     """Not one with a constant, nor arithmetic on shapes."""
     floats = (None, ir.DataType.FLOAT)
     return all(
-        value is not None and constant(value) is None and value.dtype in floats
+        value is not None and constant_tensor(value) is None and value.dtype in floats
         for value in node.inputs
     )
 

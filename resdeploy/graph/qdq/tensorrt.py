@@ -36,7 +36,7 @@ from resdeploy.graph.qdq.nodes import (
     all_but_main_branch,
     always,
     both_if,
-    constant,
+    constant_tensor,
     first_if,
     gates_channels,
     has_weights,
@@ -63,10 +63,9 @@ def _image_of_convolution(node: ir.Node, depths: Depths) -> tuple[int, ...]:
 
 def _fills_tensor_cores(node: ir.Node, is_first: bool) -> bool:
     """Whether an INT8 kernel gains anything. Source: Model-Optimizer 0.47."""
-    weight = constant(node.inputs[1])
+    weight = constant_tensor(node.inputs[1])
     assert weight is not None  # has_weights said so
-    shape: tuple[int, ...] = weight.shape
-    outputs, inputs_per_group, *kernel = shape
+    outputs, inputs_per_group, *kernel = weight.shape.numpy()
     packs = outputs % _PACKED_OUTPUTS == 0
     if is_first:
         return packs and len(set(kernel)) == 1

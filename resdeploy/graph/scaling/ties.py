@@ -23,7 +23,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from resdeploy.graph.qdq.nodes import constant, has_weights, is_plain_gemm
+from resdeploy.graph.qdq.nodes import constant, constant_tensor, has_weights, is_plain_gemm
 from resdeploy.graph.shapes import Shapes
 
 Ids = NDArray[np.int64]
@@ -158,7 +158,7 @@ def _layer(condition: Callable[[ir.Node], bool]) -> Callable[[_Tying, ir.Node], 
 def _has_constants(node: ir.Node) -> bool:
     """Of BatchNormalization: scale, bias, mean and variance are known, and are those it uses."""
     trains = node.attributes.get_int("training_mode", 0) == 1 or len(node.outputs) > 1
-    return not trains and all(constant(value) is not None for value in node.inputs[1:])
+    return not trains and all(constant_tensor(value) is not None for value in node.inputs[1:])
 
 
 def _same(tying: _Tying, node: ir.Node) -> None:
