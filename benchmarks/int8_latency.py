@@ -180,8 +180,8 @@ def fixed(path: Path, batch: int) -> Path:
     return result
 
 
-class Course:
-    """All files in one runtime, with one batch size."""
+class Contest:
+    """All files, opened and timed in one way."""
 
     def __init__(
         self, reading: Reading, make: Any, files: Mapping[str, Made], settings: Settings
@@ -237,20 +237,20 @@ class Course:
         }
 
 
-def raced(
-    course: Course, images: NDArray[np.float32], sqnr: Mapping[str, float], repeats: int
+def compared(
+    contest: Contest, images: NDArray[np.float32], sqnr: Mapping[str, float], repeats: int
 ) -> dict[str, Any]:
     """Heats of all files, a final of the fastest peers and ours, and how ours compare there."""
-    heats = course.timed(list(course.paths), images, times=HEATS)
-    slow = medians_of(heats)
-    found: dict[str, Any] = {"median_p50_ms": slow, "heats": heats}
-    ours = ours_of(course.reading.target)
-    rivals = [name for name in RIVALS if name in slow and sqnr[name] >= MIN_SQNR_DB]
-    if not rivals or not {ours, ours + OFF_GRID} <= slow.keys():
+    heats = contest.timed(list(contest.paths), images, times=HEATS)
+    first = medians_of(heats)
+    found: dict[str, Any] = {"median_p50_ms": first, "heats": heats}
+    ours = ours_of(contest.reading.target)
+    rivals = [name for name in RIVALS if name in first and sqnr[name] >= MIN_SQNR_DB]
+    if not rivals or not {ours, ours + OFF_GRID} <= first.keys():
         return found
-    limit = WITHIN * min(slow[name] for name in rivals)
-    rivals = [name for name in rivals if slow[name] <= limit]
-    final = course.timed([*rivals, ours, ours + OFF_GRID], images, times=repeats)
+    limit = WITHIN * min(first[name] for name in rivals)
+    rivals = [name for name in rivals if first[name] <= limit]
+    final = contest.timed([*rivals, ours, ours + OFF_GRID], images, times=repeats)
     medians = medians_of(final)
     fastest = min(rivals, key=medians.__getitem__)
     return {
@@ -261,7 +261,7 @@ def raced(
         "fastest_peer": fastest,
         **ratios_of(final, ours, fastest),
         "without_pixel_grid": ratios_of(final, ours + OFF_GRID, fastest),
-        "int8_to_fp32": slow[ours] / slow[FP32],
+        "int8_to_fp32": first[ours] / first[FP32],
     }
 
 
@@ -311,13 +311,13 @@ def measure(settings: Settings, pythons: Sequence[Path], work: Path | None) -> F
             raise CannotRunError("there is no float file")
         images = images_of(floats, settings.batches)
         for name, make in readings_here().items():
-            course = Course(READINGS[name], make, files, settings)
-            sqnr = course.sqnr(images[max(images)])
-            races = {}
+            contest = Contest(READINGS[name], make, files, settings)
+            sqnr = contest.sqnr(images[max(images)])
+            found = {}
             for batch, own in images.items():
-                races[str(batch)] = raced(course, own, sqnr, settings.repeats)
-                print_race(f"{name}, batch {batch}", races[str(batch)], sqnr)
-            figures[name] = {"sqnr_db": sqnr, "races": races}
+                found[str(batch)] = compared(contest, own, sqnr, settings.repeats)
+                print_compared(f"{name}, batch {batch}", found[str(batch)], sqnr)
+            figures[name] = {"sqnr_db": sqnr, "batches": found}
     return Findings(
         settings={
             "model": settings.model,
@@ -341,7 +341,7 @@ def targets_of(batches: Sequence[int], figures: dict[str, Any]) -> tuple[Target,
     targets = []
     for reading in READINGS:
         for batch in batches:
-            found = figures.get(reading, {}).get("races", {}).get(str(batch), {})
+            found = figures.get(reading, {}).get("batches", {}).get(str(batch), {})
             name = f"{reading}, batch {batch}: ours / fastest peer"
             if "ratio" in found:
                 name += f" ({found['fastest_peer']})"
@@ -349,7 +349,7 @@ def targets_of(batches: Sequence[int], figures: dict[str, Any]) -> tuple[Target,
     return tuple(targets)
 
 
-def print_race(name: str, found: dict[str, Any], sqnr: Mapping[str, float]) -> None:
+def print_compared(name: str, found: dict[str, Any], sqnr: Mapping[str, float]) -> None:
     """Show the milliseconds above the targets."""
     last = found.get("final_median_p50_ms", {})
     for file, p50 in found["median_p50_ms"].items():
