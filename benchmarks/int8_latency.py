@@ -13,11 +13,11 @@ norm has and a trained one has not: peers would be spared it, and ours, which co
 would not. So means and biases of the norms are drawn, too. Every file is opened in one process
 with the product's runners, and the product's `measure_latency` takes them in turn, untimed
 inferences before the timed ones. That is done twice with all files. Then those within 1.2 of the
-fastest peer and ours are timed `--repeats` times without the others: where slow ones are between
-them, a minute passes from one to the next, in which the machine changes more than they differ.
-Each time has new sessions, so that the luck of one decides nothing (up to 8 %), and every second
-one the reverse order: of one file opened twice, the later session took 1 % longer in ONNX
-Runtime and 4 % in OpenVINO.
+fastest peer and ours are timed `--repeats` times without the others: with slow ones between
+them, a turn of all files took some 15 s at batch 8 in ONNX Runtime, in which the machine changes
+more than the fast ones differ. Each time has new sessions, so that the luck of one decides nothing,
+and every second one the reverse order: of one file opened twice, the later session took 1 % longer
+in ONNX Runtime and 4 % in OpenVINO.
 
 How to read it: `heats` are the two times with all files, `final` those with the fastest. `ratios`
 are of medians, ours over the fastest peer, one for each time of the final; the target is held
@@ -25,14 +25,13 @@ against their median, and `interval` holds the true median 95 times of 100.
 `without_pixel_grid` is the same for a file of ours that leaves images off the grid of their
 pixels, which costs fidelity; it has neither the blocks of pixels of ort-cpu nor openvino's mark.
 The fastest peer is the one with the least median over the final: of several that are alike the
-luckiest, which makes the ratio some tenths of a percent too large. A file whose logits on the
+luckiest, which makes the ratio too large, if anything. A file whose logits on the
 calibration images are less than 20 dB from FP32's in a runtime is timed there but counts as no
 peer: a fast wrong answer is no result.
 """
 
 from __future__ import annotations
 
-import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -59,7 +58,8 @@ BATCHES = (1, 8)
 MIN_SQNR_DB = 20.0
 HEATS = 2  # times that all files are timed, in one order and in the other
 WITHIN = 1.2  # of the fastest peer: whoever is slower then is not timed again
-RARELY = 0.05  # how often the interval of a ratio misses it
+CONFIDENCE = 0.95  # that the interval of a ratio holds it
+LEAST_REPEATS = 6  # of fewer, no interval is sure enough
 SPREAD = 0.1  # of means and biases, whose tensors have a deviation of about 1
 FP32 = "fp32"
 # How a peer comes to its ranges does not change what runs: one file of each kind of graph.
@@ -272,23 +272,11 @@ def medians_of(times: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 def ratios_of(times: Sequence[Mapping[str, Any]], one: str, other: str) -> dict[str, Any]:
     """One file's p50 over another's each time, their median, and the interval that holds it."""
+    from scipy.stats import quantile_test
+
     ratios = [row[one]["p50_ms"] / row[other]["p50_ms"] for row in times]
-    return {"ratios": ratios, "ratio": median(ratios), "interval": interval_of(ratios)}
-
-
-def interval_of(values: Sequence[float]) -> tuple[float, float]:
-    """The two of the values between which the median lies, unless RARELY.
-
-    So many are left out at each end that chance seldom puts the median beyond them: each value is
-    on either side of it with equal odds. Of fewer than six, all are needed, and are not enough.
-    """
-    count, outside, odds = len(values), 0, 1
-    while 2 * odds <= RARELY * 2**count:
-        outside += 1
-        odds += math.comb(count, outside)
-    ordered = sorted(values)
-    last = max(outside - 1, 0)
-    return ordered[last], ordered[-1 - last]
+    interval = quantile_test(ratios, q=1.0, p=0.5).confidence_interval(CONFIDENCE)
+    return {"ratios": ratios, "ratio": median(ratios), "interval": tuple(map(float, interval))}
 
 
 def images_of(floats: Path, batches: Sequence[int]) -> dict[int, NDArray[np.float32]]:
@@ -377,6 +365,8 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=12, help="of the final [default: 12]")
     add_options(parser)
     given = parser.parse_args()
+    if given.repeats < LEAST_REPEATS:
+        parser.error(f"--repeats is {given.repeats}; {LEAST_REPEATS} are the least for an interval")
     settings = Settings(
         model=given.model,
         batches=BATCHES,

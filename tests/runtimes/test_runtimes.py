@@ -87,9 +87,11 @@ def test_no_thread_is_tied_to_a_core(name: str, tmp_path: Path) -> None:
     with factory_of(name)(source, threads=1) as runner, ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         seen = set()
-        while runs < 50 and not done.done():
-            seen |= affinities()
-        enough.set()
+        try:
+            while runs < 50 and not done.done():
+                seen |= affinities()
+        finally:
+            enough.set()
         done.result()
     assert seen == {frozenset(os.sched_getaffinity(0))}
 
