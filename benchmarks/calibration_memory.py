@@ -9,17 +9,20 @@ ONNX Runtime's own entropy calibrator needed 7.5 GB for 64.
 
 Method: seeded pictures with the spectrum of photographs are written as JPEG files of several
 sizes, so that decoding, resizing and cropping are part of it; the 64 are the first of the
-2,000. Each command is a whole process, taken in turn, `--repeats` times: `calibrate, METHOD`
-(`our_calibrate.py`: the pass, and the range of every tensor), `plain` (`plain_pass.py`: the same
-images, decoded and preprocessed alike, one by one through the float file), and `resdeploy
-quantize` of the file and of the model. With --peer ONNX Runtime's `quantize_static` (entropy) runs
-on the same 64 images and the same exported graph in a process of its own (`peer_entropy.py`).
+2,000. Each command is a whole process, and runs `--few-repeats` times with the few images,
+`--many-repeats` times with the many: `calibrate, METHOD` (`our_calibrate.py`: the pass, and the
+range of every tensor), `plain` (`plain_pass.py`: the same images, decoded and preprocessed alike,
+one by one through the float file), and `resdeploy quantize` of the file and of the model. `plain`
+runs before and after every `calibrate` and is compared with the mean of the two, since the machine
+changes its speed by some 10 % within the time that all of it takes. With --peer ONNX
+Runtime's `quantize_static` (entropy) runs on the same 64 images and the same exported graph in a
+process of its own (`peer_entropy.py`).
 
 How to read it: memory of a command is the larger of its own VmHWM and of what was seen of it
 and its children together (`common.Child`); GB are 10^9 bytes. The limit is held against the
 largest over the repeats. Seconds of `plain` and `calibrate` are from opening the file to the last
-range, without imports; those of `quantize` are of whole processes. Ratios are of medians;
-`image_to_plain` is that of what each further image takes.
+range, without imports; those of `quantize` are of whole processes. `to_plain` is the median of the
+ratios; `image_to_plain` is the ratio of what each further image takes.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,14 @@ class Run:
 
     child: Child
     seconds: float
+    to_plain: float | None = None  # how often a plain pass fits in, of those before and after it
+
+    def between(self, before: Run, after: Run) -> Run:
+        """The same, compared with the plain passes on both sides."""
+        return replace(self, to_plain=2 * self.seconds / (before.seconds + after.seconds))
+
+
+Command = Callable[[Path], Run]  # of the folder of images
 
 
 def quantized(source: str, images: Path) -> Run:
@@ -106,33 +117,57 @@ def passed(script: str, floats: Path, images: Path, *words: str) -> Run:
     return Run(child=child, seconds=json.loads(child.stdout)["seconds"])
 
 
-def commands_of(model: str, floats: Path) -> dict[str, Callable[[Path], Run]]:
-    """What is measured, by name: a function of the folder of images."""
-    from resdeploy.quantization import METHODS
-
-    commands: dict[str, Callable[[Path], Run]] = {PLAIN: partial(passed, "plain_pass.py", floats)}
-    for method in METHODS.names:
-        commands[f"calibrate, {method}"] = partial(calibrated, floats, method)
-    commands[FILE] = partial(quantized, str(floats))
-    commands[MODEL] = partial(quantized, model)
-    return commands
-
-
 def calibrated(floats: Path, method: str, images: Path) -> Run:
     """Calibration alone."""
     return passed("our_calibrate.py", floats, images, method)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commands:
+    """What is measured: `passes`, by name, are held against `plain`; `wholes` are not."""
+
+    plain: Command
+    passes: dict[str, Command]
+    wholes: dict[str, Command]
+
+    @classmethod
+    def of(cls, model: str, floats: Path) -> Commands:
+        """Of a model, and of the ONNX file that was exported of it."""
+        from resdeploy.quantization import METHODS
+
+        return cls(
+            plain=partial(passed, "plain_pass.py", floats),
+            passes={
+                f"calibrate, {method}": partial(calibrated, floats, method)
+                for method in METHODS.names
+            },
+            wholes={FILE: partial(quantized, str(floats)), MODEL: partial(quantized, model)},
+        )
+
+    def round(self, images: Path, *, turned: bool) -> Iterator[tuple[str, Run]]:
+        """Every command once, with plain passes between those that are held against it."""
+        before = self.plain(images)
+        yield PLAIN, before
+        for name in reversed(self.passes) if turned else self.passes:
+            run, after = self.passes[name](images), self.plain(images)
+            yield name, run.between(before, after)
+            yield PLAIN, after
+            before = after
+        for name, command in self.wholes.items():
+            yield name, command(images)
+
+
 Runs = dict[str, dict[str, list[Run]]]  # by command, then by few or many
 
 
-def in_turn(commands: dict[str, Callable[[Path], Run]], folder: Path, repeats: int) -> Runs:
+def in_turn(commands: Commands, folder: Path, repeats: dict[str, int]) -> Runs:
     """Every command with `folder/few` and `folder/many`, the order turned round each time."""
-    cases = [(name, which) for name in commands for which in (FEW, MANY)]
-    runs: Runs = {name: {FEW: [], MANY: []} for name in commands}
-    for index in range(repeats):
-        for name, which in cases if index % 2 == 0 else reversed(cases):
-            runs[name][which].append(commands[name](folder / which))
+    names = (PLAIN, *commands.passes, *commands.wholes)
+    runs: Runs = {name: {which: [] for which in repeats} for name in names}
+    for which, count in repeats.items():
+        for index in range(count):
+            for name, run in commands.round(folder / which, turned=index % 2 == 1):
+                runs[name][which].append(run)
     return runs
 
 
@@ -155,7 +190,7 @@ def summary_of(runs: Runs, few: int, many: int) -> dict[str, Any]:
             "median_bytes": {which: median(values) for which, values in peaks.items()},
             "median_s": took,
             "growth": median(peaks[MANY]) / median(peaks[FEW]) - 1,
-            "to_plain": {which: took[which] / plain[which] for which in took},
+            "to_plain": {which: to_plain_of(by_count[which]) for which in took},
             "image_to_plain": (took[MANY] - took[FEW]) / (plain[MANY] - plain[FEW]),
             "s_per_image": (took[MANY] - took[FEW]) / (many - few),
         }
@@ -164,12 +199,18 @@ def summary_of(runs: Runs, few: int, many: int) -> dict[str, Any]:
 
 def figures_of(run: Run) -> dict[str, Any]:
     """What a results file keeps of a run."""
-    return {**run.child.figures(), "seconds_that_count": run.seconds}
+    return {**run.child.figures(), "seconds_that_count": run.seconds, "to_plain": run.to_plain}
 
 
 def seconds_of(runs: Sequence[Run]) -> float:
     """The median time of a command."""
     return median([run.seconds for run in runs])
+
+
+def to_plain_of(runs: Sequence[Run]) -> float | None:
+    """How often a plain pass fits into a command, of those that are held against it."""
+    ratios = [run.to_plain for run in runs if run.to_plain is not None]
+    return median(ratios) if ratios else None
 
 
 def targets_of(summary: dict[str, Any], few: int, many: int) -> list[Target]:
@@ -191,7 +232,9 @@ def targets_of(summary: dict[str, Any], few: int, many: int) -> list[Target]:
     return targets
 
 
-def measure(model: str, few: int, many: int, repeats: int, *, with_peer: bool) -> Findings:
+def measure(
+    model: str, few: int, many: int, repeats: dict[str, int], *, with_peer: bool
+) -> Findings:
     """All commands in turn, and the peer where it is asked for."""
     with tempfile.TemporaryDirectory(prefix="resdeploy-memory-") as name:
         folder = Path(name)
@@ -199,7 +242,7 @@ def measure(model: str, few: int, many: int, repeats: int, *, with_peer: bool) -
         first_of(folder / MANY, folder / FEW, few)
         floats = folder / f"{model}.onnx"
         require_done(measured_resdeploy("export", model, "-o", str(floats), "--quiet"))
-        runs = in_turn(commands_of(model, floats), folder, repeats)
+        runs = in_turn(Commands.of(model, floats), folder, repeats)
         theirs = peer(floats, folder / FEW, folder) if with_peer else None
     summary = summary_of(runs, few, many)
     return Findings(
@@ -229,9 +272,8 @@ def print_memory(findings: Findings) -> Findings:
         for which in (FEW, MANY):
             size, seconds = row["median_bytes"][which] / 1e9, row["median_s"][which]
             count, times = findings.settings[which], row["to_plain"][which]
-            print(
-                f"{name}, {count} images: {size:.2f} GB, {seconds:.1f} s, {times:.2f} plain passes"
-            )
+            passes = "" if times is None else f", {times:.2f} plain passes"
+            print(f"{name}, {count} images: {size:.2f} GB, {seconds:.1f} s{passes}")
     theirs = findings.figures["peer_entropy"]
     if theirs is not None:
         size = max(theirs["peak_bytes"] or 0, theirs["tree_peak_bytes"]) / 1e9
@@ -248,16 +290,18 @@ def main() -> int:
     parser.add_argument("--model", default="resnet50", help="[default: resnet50]")
     parser.add_argument("--few", type=int, default=64, help="images [default: 64]")
     parser.add_argument("--many", type=int, default=2000, help="images [default: 2000]")
-    parser.add_argument("--repeats", type=int, default=1, help="of each [default: 1]")
+    parser.add_argument("--few-repeats", type=int, default=5, help="[default: 5]")
+    parser.add_argument("--many-repeats", type=int, default=1, help="[default: 1]")
     parser.add_argument("--peer", action="store_true", help="also ONNX Runtime's (needs 8 GB)")
     given = parser.parse_args()
+    repeats = {FEW: given.few_repeats, MANY: given.many_repeats}
     claim = "calibrating resnet50 needs under 1.5 GB for 64 and 2,000 images, and 1.5 plain passes"
     return conclude(
         "calibration_memory",
         claim,
         given.results,
         lambda: print_memory(
-            measure(given.model, given.few, given.many, given.repeats, with_peer=given.peer)
+            measure(given.model, given.few, given.many, repeats, with_peer=given.peer)
         ),
     )
 

@@ -2,7 +2,7 @@
 
 Each image goes through the graph alone: floating-point kernels may sum in another order
 at another batch size, and the table must not depend on it. Several may be on their way at once,
-each in a thread that keeps statistics of its own; memory is that of so many images.
+each in a thread of its own; memory is that of so many images.
 """
 
 from __future__ import annotations
@@ -57,25 +57,24 @@ def calibrate(
         DataError: there was no image, or one led to NaN or infinity.
     """
     images = _Images(batches)
-    # The workers count in turn. Python lets one of them on at a time, so two that are done at once
-    # would keep each other waiting, and be done at once again with every image after that.
-    counting = threading.Lock()
+    found = _Found(channels)
 
-    def share(_: int) -> Calibrated:
+    def work(_: int) -> None:
         try:
-            return _share(observe, channels, images, hashes, counting)
+            for image_id, image in images:
+                found.add(image_id, hashes[image_id], observe(image))
         except BaseException:
-            images.stop()  # for the other workers, whose shares are of no use any more
+            images.stop()  # for the other workers, whose work is of no use any more
             raise
 
     with ThreadPoolExecutor(workers) as pool:
         try:
-            shares = [found for found in pool.map(share, range(workers)) if found.images]
+            list(pool.map(work, range(workers)))
         finally:
             images.stop()  # also when this thread is interrupted while it waits
-    if not shares:
+    if not found.images:
         raise DataError("there is no calibration image", hint="--data needs at least one")
-    return joined(shares)
+    return found.calibrated()
 
 
 class _Images:
@@ -106,34 +105,38 @@ def _each(batches: Iterable[Batch]) -> Iterator[tuple[str, NDArray[np.float32]]]
             yield image_id, batch.images[row : row + 1]
 
 
-def _share(
-    observe: Observations,
-    channels: Mapping[str, int],
-    images: Iterable[tuple[str, NDArray[np.float32]]],
-    hashes: Mapping[str, str],
-    counting: threading.Lock,
-) -> Calibrated:
-    """The statistics over the images that one worker gets."""
-    found = {name: Accumulator(count) for name, count in channels.items()}
-    reach = {name: np.full(PILES, np.nan, np.float32) for name in channels}
-    seen = []
-    for image_id, image in images:
-        content = hashes[image_id]
-        seen.append(content)
+class _Found:
+    """What all images have shown so far; several threads add to it, one at a time.
+
+    In turn for speed, too: Python lets one of them on at a time, so two that are done at once would
+    keep each other waiting, and be done at once again with every image after that.
+    """
+
+    def __init__(self, channels: Mapping[str, int]) -> None:
+        self.images: list[str] = []
+        self._tensors = {name: Accumulator(count) for name, count in channels.items()}
+        self._reach = {name: np.full(PILES, np.nan, np.float32) for name in channels}
+        self._lock = threading.Lock()
+
+    def add(self, image_id: str, content: str, parts: Mapping[str, NDArray[np.float32]]) -> None:
+        """Count an image, whose hash is `content`."""
         pile = int(content[:8], 16) % PILES
-        parts = observe(image)
-        with counting:
-            for name, kept in found.items():
+        with self._lock:
+            for name, kept in self._tensors.items():
                 try:
                     low, high = kept.add({part: parts[f"{name}.{part}"] for part in OBSERVED_PARTS})
                 except DataError as error:
                     raise DataError(f"{image_id}: {error.message}", hint=error.hint) from error
-                reach[name][pile] = np.fmax(reach[name][pile], max(-low, high))
-    return Calibrated(
-        tensors={name: kept.statistics() for name, kept in found.items()},
-        images=tuple(sorted(seen)),
-        reach=reach,
-    )
+                self._reach[name][pile] = np.fmax(self._reach[name][pile], max(-low, high))
+            self.images.append(content)
+
+    def calibrated(self) -> Calibrated:
+        """The statistics over them."""
+        return Calibrated(
+            tensors={name: kept.statistics() for name, kept in self._tensors.items()},
+            images=tuple(sorted(self.images)),
+            reach=self._reach,
+        )
 
 
 def joined(parts: Sequence[Calibrated]) -> Calibrated:

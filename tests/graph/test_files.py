@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,100 @@ def test_a_missing_file_a_folder_and_an_invalid_graph(sound: Path, tmp_path: Pat
     sound.write_bytes(proto.SerializeToString())
     with pytest.raises(GraphError, match="nobody"):
         read_model(sound)
+
+
+def shortened(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].raw_data = proto.graph.initializer[0].raw_data[:-4]
+
+
+def given_twice(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer.append(proto.graph.initializer[0])
+
+
+def of_no_type(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].data_type = onnx.TensorProto.UNDEFINED
+
+
+def of_text(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].data_type = onnx.TensorProto.STRING
+
+
+def with_numbers_twice(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].float_data.append(1.0)
+
+
+def of_negative_size(proto: onnx.ModelProto) -> None:
+    proto.graph.initializer[0].dims[:2] = [-8, -4]
+
+
+def of_no_input_in_old_onnx(proto: onnx.ModelProto) -> None:
+    proto.ir_version = 3
+
+
+def made_by_a_node_too(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].output[0] = "w"
+    proto.graph.node[2].input[0] = "w"
+
+
+def read_before_it_is_made(proto: onnx.ModelProto) -> None:
+    proto.graph.node.append(proto.graph.node.pop(0))
+
+
+def without_a_name(proto: onnx.ModelProto) -> None:
+    proto.graph.name = ""
+
+
+def of_unknown_operators(proto: onnx.ModelProto) -> None:
+    proto.graph.node[1].op_type = "Rely"
+
+
+def in_unknown_words(proto: onnx.ModelProto) -> None:
+    proto.graph.node[0].attribute[0].name = "pad"
+
+
+@pytest.fixture(scope="module")
+def weighty() -> bytes:
+    weights = {"w": tools.noise(8, 4, 3, 3), "b": tools.noise(8)}
+    return tools.proto(BODY, weights, outputs="float[n,8,1,1] y").SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        *(shortened, given_twice, of_no_type, of_text, with_numbers_twice, of_negative_size),
+        *(of_no_input_in_old_onnx, made_by_a_node_too, read_before_it_is_made, without_a_name),
+        *(of_unknown_operators, in_unknown_words),
+    ],
+    ids=lambda breaks: breaks.__name__,
+)
+def test_what_the_checker_refuses_is_refused_in_its_words(
+    breaks: Callable[[onnx.ModelProto], None], weighty: bytes, tmp_path: Path
+) -> None:
+    proto = onnx.load_from_string(weighty)
+    breaks(proto)
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(onnx.checker.ValidationError) as theirs:
+        onnx.checker.check_model(path)
+    with pytest.raises(GraphError, match="is not a valid ONNX model") as ours:
+        read_model(path)
+    assert str(theirs.value).strip().splitlines()[0] in str(ours.value)
+
+
+@pytest.mark.parametrize("ir_version", [3, 9])
+def test_a_weight_may_be_an_input_too(ir_version: int, weighty: bytes, tmp_path: Path) -> None:
+    proto = onnx.load_from_string(weighty)
+    proto.ir_version = ir_version
+    for tensor in proto.graph.initializer:
+        shape = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+        proto.graph.input.add(name=tensor.name, type=shape)
+    path = tmp_path / "old.onnx"
+    path.write_bytes(proto.SerializeToString())
+    read = read_model(path).graph.initializers["w"].const_value
+    assert read is not None
+    np.testing.assert_array_equal(
+        read.numpy(), onnx.numpy_helper.to_array(proto.graph.initializer[0])
+    )
 
 
 def test_a_model_is_written_the_same_every_time_and_read_back(sound: Path, tmp_path: Path) -> None:
