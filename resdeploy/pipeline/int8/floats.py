@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 
 from resdeploy.artifact import Artifact
@@ -92,6 +93,7 @@ def floats_of(
         pixels = aligned.name
         ranges[pixels] = aligned.range
         steps.append(f"pixel grid: {pixels} holds pixels")
+    common.RemoveUnusedNodesPass()(model)  # weights that others have taken the place of
     return Floats(
         model=model, ranges=ranges, pixels=pixels, steps=tuple(steps), left_out=tuple(left_out)
     )
