@@ -65,13 +65,13 @@ class Rounded:
 class Weighted:
     """A layer whose weights are rounded to steps, one for each output.
 
-    groups: int64 [O, I], the factor of each of its inputs, by output. largest: float64 [O, I],
-    the largest weight. power: float64 [O, I], the sum over the window of the inputs' mean
-    squares. gain: float64 [O], of its outputs.
+    Each of its G groups has O outputs of the same I inputs. groups: int64 [G, I], the factors of
+    the inputs. largest: [G, O, I], the largest weight of the window. power: float64 [G, I], the sum
+    over the window of the inputs' mean squares. gain: float64 [G, O], of the outputs.
     """
 
     groups: Ids
-    largest: Doubles
+    largest: NDArray[np.floating]
     power: Doubles
     gain: Doubles
     levels: float
@@ -79,8 +79,9 @@ class Weighted:
     def noise(self, factors: Doubles) -> float:
         """What its weights add to the answers, inputs divided by factors."""
         own = _of(factors, self.groups)
-        steps = (self.largest * own).max(axis=1) / self.levels
-        return float((self.gain * steps**2 / 12) @ (self.power / own**2).sum(axis=1))
+        steps = (self.largest * own[:, None]).max(axis=2) / self.levels
+        lost = (self.gain * steps**2 / 12).sum(axis=1)
+        return float(lost @ (self.power / own**2).sum(axis=1))
 
 
 def _of(factors: Doubles, groups: Ids) -> Doubles:

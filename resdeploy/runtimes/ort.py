@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from resdeploy.artifact import scratch_folder
 from resdeploy.errors import GraphError
+from resdeploy.runtimes.memory import return_memory
 
 
 class Optimization(StrEnum):
@@ -100,6 +101,7 @@ class OrtRunner:
         trace: TracebackType | None,
     ) -> None:
         del self._session
+        return_memory()
 
     def run(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Answers [N, classes] for images as the file takes them, float32 [N, C, H, W] mostly."""

@@ -26,12 +26,11 @@ def tensor(reach: Doubles, gain: Doubles | None = None, groups: list[int] | None
 
 def layer(weight: Doubles, reach: Doubles, levels: float = 127) -> Weighted:
     """A layer [O, I] behind a tensor whose channels are spread evenly from 0 to their reach."""
-    outputs = len(weight)
     return Weighted(
-        groups=np.tile(np.arange(len(reach)), (outputs, 1)),
-        largest=np.abs(weight),
-        power=np.tile(np.square(reach) / 3, (outputs, 1)),
-        gain=np.ones(outputs),
+        groups=np.arange(len(reach))[None],
+        largest=np.abs(weight)[None],
+        power=np.square(reach)[None] / 3,
+        gain=np.ones((1, len(weight))),
         levels=levels,
     )
 
@@ -150,8 +149,8 @@ def test_nothing_is_ever_worse_than_with_factors_of_1(
         rows.append(Rounded(groups=groups, reach=drawn(5), gain=drawn(5), levels=127.5))
         readers.append(
             Weighted(
-                groups=np.tile(groups, (3, 1)), largest=drawn(3, 5), power=drawn(3, 5),
-                gain=drawn(3), levels=64,
+                groups=groups[None], largest=drawn(1, 3, 5), power=drawn(1, 5),
+                gain=drawn(1, 3), levels=64,
             )
         )  # fmt: skip
 

@@ -21,7 +21,7 @@ from resdeploy.graph import Emitter
 from resdeploy.graph.files import read_model
 from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.graph.qdq.nodes import constant
-from resdeploy.graph.scaling.apply import by_output, factors_of, scale_channels
+from resdeploy.graph.scaling.apply import factors_of, scale_channels
 from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
 from resdeploy.graph.scaling.record import write_factors
 from resdeploy.graph.scaling.ties import Ties, ties_of
@@ -187,13 +187,13 @@ class _View:
         return found
 
     def weighted(self, node: ir.Node, name: str, weight: NDArray[np.float32]) -> Weighted:
-        outputs, group = len(weight), node.attributes.get_int("group", 1)
+        group = node.attributes.get_int("group", 1)
         window = math.prod(weight.shape[2:])
         result = node.outputs[0].name or ""
         return Weighted(
-            groups=by_output(self.ties.groups[name], outputs, group),
-            largest=np.abs(weight.astype(np.float64)).reshape(*weight.shape[:2], -1).max(axis=2),
-            power=by_output(_power(self.table[name]) * window, outputs, group),
-            gain=self.gains[result],
+            groups=self.ties.groups[name].reshape(group, -1),
+            largest=np.abs(weight).reshape(group, -1, weight.shape[1], window).max(axis=3),
+            power=(_power(self.table[name]) * window).reshape(group, -1),
+            gain=self.gains[result].reshape(group, -1),
             levels=self.limit,
         )

@@ -55,6 +55,7 @@ from resdeploy.records import (
 )
 from resdeploy.report.format import fraction_text
 from resdeploy.runtimes import gradients
+from resdeploy.runtimes.memory import return_memory
 
 # Gates, and what cuts blocks of pixels, are no loss; less than this on integers is one.
 _ON_INTEGERS = 0.999
@@ -166,6 +167,8 @@ def quantize_file(
 
 def _draft(work: Work, progress: Progress) -> Draft:
     limit = LARGEST[work.bits.bits]
+    gains = _gains(work) if work.how.equalize else {}
+    return_memory()  # a copy of the weights and the activations of an image, with gradients
     floats = floats_of(
         work.source,
         work.manifest,
@@ -173,7 +176,7 @@ def _draft(work: Work, progress: Progress) -> Draft:
         work.emitter,
         work.how,
         limit,
-        _gains(work) if work.how.equalize else {},
+        gains,
     )
     correction: Correction = {}
     images = work.images(IMAGES)
