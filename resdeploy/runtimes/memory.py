@@ -11,7 +11,7 @@ def return_memory() -> None:
 
     glibc keeps what was freed in blocks below 32 MB, as the weights of most layers are, for what
     is asked of it next; that is mostly of other sizes. Of resnet50 these were 340 to 450 MB after
-    calibration and 500 after its gradients.
+    calibration, and 260 more after its gradients.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone

@@ -92,6 +92,12 @@ def of_negative_size(proto: onnx.ModelProto) -> None:
 
 def of_no_input_in_old_onnx(proto: onnx.ModelProto) -> None:
     proto.ir_version = 3
+    made_an_input(proto, proto.graph.initializer[1])  # the small one, so that "w" alone is none
+
+
+def made_an_input(proto: onnx.ModelProto, tensor: onnx.TensorProto) -> None:
+    shape = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    proto.graph.input.add(name=tensor.name, type=shape)
 
 
 def made_by_a_node_too(proto: onnx.ModelProto) -> None:
@@ -149,8 +155,7 @@ def test_a_weight_may_be_an_input_too(ir_version: int, weighty: bytes, tmp_path:
     proto = onnx.load_from_string(weighty)
     proto.ir_version = ir_version
     for tensor in proto.graph.initializer:
-        shape = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-        proto.graph.input.add(name=tensor.name, type=shape)
+        made_an_input(proto, tensor)
     path = tmp_path / "old.onnx"
     path.write_bytes(proto.SerializeToString())
     read = read_model(path).graph.initializers["w"].const_value

@@ -55,7 +55,7 @@ def _replace(
 def _scale_weights(writer: Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
     weight = constant(node.inputs[1])
     assert weight is not None  # the rules said so
-    columns = by_output(back, weight.shape[0], node.attributes.get_int("group", 1))
+    columns = _by_output(back, weight.shape[0], node.attributes.get_int("group", 1))
     shape = (*columns.shape, *(1 for _ in weight.shape[2:]))
     rows = divisor.reshape(-1, *(1 for _ in weight.shape[1:]))
     _replace(writer, node, 1, "weight", weight * columns.reshape(shape) / rows)
@@ -64,7 +64,7 @@ def _scale_weights(writer: Writer, node: ir.Node, back: Doubles, divisor: Double
         _replace(writer, node, 2, "bias", bias / divisor)
 
 
-def by_output(values: NDArray[T], outputs: int, group: int) -> NDArray[T]:
+def _by_output(values: NDArray[T], outputs: int, group: int) -> NDArray[T]:
     """Values of the input channels [C] for each output channel: [outputs, C / group]."""
     parts = values.reshape(group, -1)
     rows: NDArray[T] = np.repeat(parts, outputs // group, axis=0)
