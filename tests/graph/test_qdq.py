@@ -316,6 +316,23 @@ def test_a_node_that_is_kept_stays_float(target: str, tmp_path: Path) -> None:
     assert "'d'" in raised.value.hint or "did you mean d" in raised.value.hint
 
 
+@pytest.mark.parametrize(("reader", "pairs"), [("", 1), ("z = Add(y, s)", 2)])
+def test_openvino_has_both_pairs_where_a_shortcut_is_read_again(
+    reader: str, pairs: int, tmp_path: Path
+) -> None:
+    wide = {"u": tools.noise(16, 16, 3, 3, seed=3) / 12, "k": tools.noise(16, 16, 1, 1) / 4}
+    wide |= {"w": tools.noise(16, 4, 3, 3, seed=1) / 6}
+    body = f"""a = Conv<{PADDED}>(x, w) q = Relu(a) c = Conv<{PADDED}>(q, u)
+        d = Conv<{PADDED}>(c, u) s = Conv(q, k) t = Add(d, s) y = Relu(t) {reader}"""
+    path = tmp_path / "float.onnx"
+    onnx.save(tools.proto(body, wide, outputs=f"float[n,16,8,8] {'z' if reader else 'y'}"), path)
+    made = tools.quantized(path, tools.noise(4, 4, 8, 8), target="openvino", bits=8)
+    nodes = onnx.load(made).graph.node
+    written = {output: node.op_type for node in nodes for output in node.output}
+    (addition,) = (node for node in nodes if node.output[0] == "t")
+    assert [written[name] for name in addition.input].count("DequantizeLinear") == pairs
+
+
 def test_the_shortcut_alone_is_quantized_for_tensorrt(tmp_path: Path) -> None:
     """The shorter branch of two convolutions, whichever side of the Add it is on."""
     wide = {"u": tools.noise(16, 16, 3, 3, seed=3) / 12, "k": tools.noise(16, 16, 1, 1) / 4}

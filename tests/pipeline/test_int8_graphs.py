@@ -8,11 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from resdeploy import quantize
 from resdeploy.graph import EMITTERS
+from resdeploy.graph.files import read_model, write_model
+from resdeploy.graph.scaling.record import read_factors
 from resdeploy.pipeline.preprocessing import InputChoice
+from resdeploy.records import QuantizeOptions
 from tests.graph import tools
 from tests.graph.test_scaling import weight
 
@@ -30,6 +34,7 @@ WEIGHTS = {
     "g": weight(16, 8, 3, 3, seed=4),
     "h": weight(8, 8, 3, 3, seed=5),
     "k": weight(16, 16, 1, 1, seed=6),
+    "l": weight(16, 16, 1, 1, seed=9),
     "v": weight(5, 16, seed=7),
     "e": tools.noise(5, seed=8),
     "two": np.full((1, 16, 1, 1), 2, np.float32),
@@ -50,6 +55,9 @@ BODIES = {
         s = Reshape(q, halves) d = Conv<{SAME}>(s, h) t = Reshape(d, whole) r = Relu(t) {END}""",
     "joined along height": f"""a = Conv<{SAME}>(x, w, b) q = Relu(a) j = Concat<axis=2>(q, q)
         r = Conv<{SAME}>(j, u) {END}""",
+    "projection shortcut": f"""a = Conv<{SAME}>(x, w, b) q = Relu(a)
+        d = Conv<{SAME}, strides=[2,2]>(q, u, b) i = Relu(d) m = Conv(i, k, b)
+        s = Conv<strides=[2,2]>(q, l) t = Add(m, s) r = Relu(t) {END}""",
     "our names": f"""a = Conv<{SAME}>(x, w, b) a_weight_scaled = Relu(a)
         x_pixels = Conv<{SAME}>(a_weight_scaled, u, b) r = Relu(x_pixels) {END}""",
 }
@@ -75,6 +83,34 @@ def test_each_is_quantized_and_verified(body: str, images: Path, tmp_path: Path)
         checks = {check.name: check.value for check in manifest.verification}
         assert checks["quantize.sqnr-db"] > MIN_SQNR_DB, emitter.name
         assert "quantize.target-reads-it" in checks
+
+
+@pytest.mark.parametrize("equalize", [True, False])
+def test_a_joined_shortcut_is_noted(equalize: bool, images: Path, tmp_path: Path) -> None:
+    """What the branch was divided by for it is in the file, as what equalization divided by is."""
+    path, out = tmp_path / "float.onnx", tmp_path / "int8.onnx"
+    body = BODIES["projection shortcut"]
+    onnx.save(tools.proto(body, WEIGHTS, inputs="float[n,3,8,8] x", opset=17), path)
+    made = quantize(
+        str(path), data=str(images), target="openvino", output=out, choice=CHOICE,
+        how=QuantizeOptions(equalize=equalize),
+    )  # fmt: skip
+    facts = made.artifact.manifest and made.artifact.manifest.quantization
+    assert facts is not None
+    assert "join shortcuts: 1 additions" in facts.steps
+    factors = read_factors(read_model(out))
+    assert factors is not None
+    seen, pixels = [], np.load(images)["images"][:4] / np.float32(255)
+    shown = ((pixels - np.float32(CHOICE.mean)) / np.float32(CHOICE.std)).transpose(0, 3, 1, 2)
+    for file in (path, out):
+        model = read_model(file)
+        (value,) = (value for node in model.graph for value in node.outputs if value.name == "i")
+        value.dtype, value.shape = ir.DataType.FLOAT, ir.Shape(["n", 16, 4, 4])
+        model.graph.outputs[:] = [value]
+        write_model(model, tmp_path / "inside.onnx")
+        seen.append(tools.answer(tmp_path / "inside.onnx", shown, exact=True))
+    got = seen[1] * factors["i"].reshape(1, -1, 1, 1)
+    assert tools.sqnr_db(seen[0], got) > MIN_SQNR_DB
 
 
 def test_what_costs_the_target_speed_is_told(images: Path, tmp_path: Path) -> None:

@@ -30,14 +30,16 @@ from resdeploy.graph.writer import Writer
 _CHANNELS = 4  # that the kernel takes at once
 
 
-def read_blocks(model: ir.Model, pixels: str) -> str | None:
+def read_blocks(model: ir.Model, pixels: str | None) -> str | None:
     """Change `model`, in place, so that its first convolution reads blocks; what was done.
 
     None, and nothing is done, where that convolution is in float, or takes steps of one pixel or
     other ones down than across, or where a block has no multiple of four channels.
 
-    pixels: the tensor that `align_to_pixels` put onto the grid.
+    pixels: the tensor that `align_to_pixels` put onto the grid, if it did.
     """
+    if pixels is None:
+        return None
     layer = next((row for row in layers_of(model) if _rounded(row) == pixels), None)
     if layer is None or layer.window is None or set(layer.window.dilations) != {1}:
         return None

@@ -37,8 +37,8 @@ from resdeploy.graph.scaling.pixel_grid import Border
 from resdeploy.records import TensorRange
 from resdeploy.table import load_target
 
-# Changes a Q/DQ graph in place, given the tensor that is on the grid of the pixels.
-LastPass: TypeAlias = Callable[[ir.Model, str], str | None]
+# Changes a Q/DQ graph in place, given the tensor that is on the grid of the pixels, if one is.
+LastPass: TypeAlias = Callable[[ir.Model, str | None], str | None]
 
 _WEIGHTED = ("Conv", "Gemm")
 
@@ -54,18 +54,19 @@ class Rules:
     stays float. writes: for an operator, what is quantized of what a node writes, even if no
     operator of `reads` reads it. moves_integers: what only moves values works on the integers;
     else it stands between two pairs of the same scale. integer_bias: INT32, behind
-    DequantizeLinear; else float. border: how images on the grid of their pixels are padded. last:
-    makes the first convolution on these faster, once all integers are known; it says what it
-    did, or None where it did nothing. checks: what is wrong with a Q/DQ graph for this target,
-    whoever made it.
+    DequantizeLinear; else float. joins_shortcuts: two convolutions of 1×1 whose answers are
+    added become one. border: how images on the grid of their pixels are padded. last: make a
+    graph faster once all integers are known; each says what it did, or None where it did
+    nothing. checks: what is wrong with a Q/DQ graph for this target, whoever made it.
     """
 
     emitter: Emitter
     reads: Mapping[str, Reads]
     moves_integers: bool
     integer_bias: bool
+    joins_shortcuts: bool
     border: Border
-    last: LastPass | None
+    last: tuple[LastPass, ...]
     checks: tuple[Check, ...]
     writes: Mapping[str, Writes] = field(default_factory=dict)
 
@@ -230,7 +231,15 @@ class _Editor:
 
     def moves(self, node: ir.Node | None) -> bool:
         """Whether a node is to work on integers."""
-        return self.rules.moves_integers and moves(node)
+        return self.rules.moves_integers and (moves(node) or self.joins(node))
+
+    def joins(self, node: ir.Node | None) -> bool:
+        """Whether a node joins tensors of one range to one that has it, too."""
+        if node is None or node.op_type != "Concat":
+            return False
+        tensors = [value for value in (*node.inputs, *node.outputs) if value in self.origins]
+        found = {self.ranges.get(self.origins[value]) for value in tensors}
+        return len(tensors) > len(node.inputs) and len(found) == 1 and None not in found
 
     def dequantized(self, value: ir.Value) -> ir.Value:
         """The float tensor that carries the rounded values of `value`."""
@@ -264,6 +273,8 @@ class _Editor:
         """The twin of a moving node, on integers."""
         source = input_of(node, 0)
         inputs = [self.integer(source), *node.inputs[1:]]
+        if node.op_type == "Concat":
+            inputs = [self.integer(input_of(node, index)) for index in range(len(node.inputs))]
         if node.op_type == "Pad":
             _, zero_point = self.scale_constants(source)
             inputs[2:3] = [zero_point]

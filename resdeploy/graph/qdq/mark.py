@@ -16,13 +16,15 @@ from resdeploy.graph.qdq.nodes import constant, input_of
 from resdeploy.graph.writer import Writer
 
 
-def mark_integers(model: ir.Model, pixels: str) -> str | None:
+def mark_integers(model: ir.Model, pixels: str | None) -> str | None:
     """Change `model`, in place, so that the mark is added to integers; what was done.
 
     None, and nothing is done, where images have no mark, or their convolution is in float.
 
-    pixels: the tensor that `align_to_pixels` put onto the grid.
+    pixels: the tensor that `align_to_pixels` put onto the grid, if it did.
     """
+    if pixels is None:
+        return None
     pads = [
         node for node in model.graph if node.op_type == "Pad" and node.outputs[0].name == pixels
     ]

@@ -92,7 +92,8 @@ RULES = Rules(
     writes=WRITES,
     moves_integers=True,
     integer_bias=True,
+    joins_shortcuts=False,
     border=Border.PADDED,
-    last=read_blocks,
+    last=(read_blocks,),
     checks=CHECKS,
 )

@@ -129,7 +129,8 @@ RULES = Rules(
     reads=READS,
     moves_integers=False,
     integer_bias=False,
+    joins_shortcuts=False,
     border=Border.PADDED,
-    last=None,
+    last=(),
     checks=CHECKS,
 )

@@ -1,13 +1,14 @@
 """A float graph and its calibration table in; one of the same answers that loses less in INT8.
 
-Two steps, each of which can be left out: the images are put onto the grid of their pixels, and
-channels of very different range are evened out.
+The images are put onto the grid of their pixels, and channels of very different range are evened
+out; each of the two can be left out. Where the target wants it, shortcuts are joined to what they
+are added to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from resdeploy.graph.qdq.nodes import constant
 from resdeploy.graph.scaling.apply import factors_of, scale_channels
 from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
 from resdeploy.graph.scaling.record import write_factors
+from resdeploy.graph.scaling.shortcuts import join_shortcuts
 from resdeploy.graph.scaling.ties import Ties, ties_of
 from resdeploy.graph.shapes import shapes_of
 from resdeploy.pipeline.feeding import image_facts
@@ -79,15 +81,17 @@ def floats_of(
     elif how.equalize and not isinstance(gains, str):
         factors = _equalized(model, manifest, table, emitter.grid, names, limit, how, gains)
         steps.append(f"equalize: {len(factors)} tensors")
-    write_factors(model, factors)
-    aligned = _aligned(model, manifest, emitter) if how.pixel_grid else None
-    if isinstance(aligned, str):
-        left_out.append(f"pixel grid: left out, {aligned}")
     method = load_target(METHODS[how.method].target, extra="", why=f"the method {how.method}")
     ranges = {
         name: method(histogram_of(table.tensors[name], factors.get(name)), emitter.grid)
         for name in names
     }
+    if rules_of(emitter).joins_shortcuts:
+        steps.extend(_joined(model, ranges, factors, how.keep))
+    write_factors(model, factors)
+    aligned = _aligned(model, manifest, emitter) if how.pixel_grid else None
+    if isinstance(aligned, str):
+        left_out.append(f"pixel grid: left out, {aligned}")
     pixels = None
     if isinstance(aligned, Aligned):
         pixels = aligned.name
@@ -97,6 +101,21 @@ def floats_of(
     return Floats(
         model=model, ranges=ranges, pixels=pixels, steps=tuple(steps), left_out=tuple(left_out)
     )
+
+
+def _joined(
+    model: ir.Model,
+    ranges: dict[str, TensorRange],
+    factors: dict[str, Doubles],
+    keep: Collection[str],
+) -> tuple[str, ...]:
+    """Join shortcuts, in place, ranges and factors with them; what was done, in words."""
+    found = join_shortcuts(model, ranges, keep)
+    for row in found:
+        ranges.update(dict.fromkeys(row.same_range, row.range))
+        for name in row.divided:
+            factors[name] = factors.get(name, np.ones(row.channels)) * row.divisor
+    return (f"join shortcuts: {len(found)} additions",) if found else ()
 
 
 def _aligned(model: ir.Model, manifest: Manifest, emitter: Emitter) -> Aligned | str:

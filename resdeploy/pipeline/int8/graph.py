@@ -217,10 +217,10 @@ def _emit(model: ir.Model, work: Work, floats: Floats, keep: tuple[str, ...]) ->
 
 
 def _last(model: ir.Model, draft: Draft) -> tuple[str, ...]:
-    """Make the first convolution faster on pixels, in place; what was done, in words."""
-    pixels, rules = draft.floats.pixels, editor.rules_of(draft.work.emitter)
-    done = None if pixels is None or rules.last is None else rules.last(model, pixels)
-    return () if done is None else (done,)
+    """What the target is faster with, in place; what was done, in words."""
+    changes = editor.rules_of(draft.work.emitter).last
+    done = [change(model, draft.floats.pixels) for change in changes]
+    return tuple(words for words in done if words is not None)
 
 
 def _corrected(draft: Draft) -> tuple[str, ...]:
