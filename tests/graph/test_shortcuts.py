@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import write_model
 from resdeploy.graph.qdq import editor
 from resdeploy.graph.scaling.shortcuts import Joined, join_shortcuts
-from resdeploy.records import TensorRange
+from resdeploy.graph.shapes import shapes_of
+from resdeploy.records import TensorFacts, TensorRange
 from tests.graph import tools
 from tests.graph.test_scaling import weight
 
@@ -29,6 +31,7 @@ WEIGHTS = {
     "s3": weight(6, 8, 3, 3, seed=8),
     "s2": weight(6, 4, 1, 1, seed=9),
     "t": weight(6, 16, 1, 1, seed=10),
+    "o": weight(1, 8, 1, 1, seed=11),
 }  # fmt: skip
 
 # q is the image of both branches; a bottleneck: z, its Relu a, and the two that are added.
@@ -41,7 +44,7 @@ def ranged(high: float, low: float = 0.0) -> TensorRange:
     return TensorRange(min=low, max=high, count=1)
 
 
-RANGES = {"x": ranged(3, -3), "q": ranged(4), "a": ranged(0.5)}
+RANGES = {"x": ranged(3, -3), "q": ranged(4), "a": ranged(0.5), "g": ranged(2)}
 
 
 def net(body: str, size: int = 8) -> onnx.ModelProto:
@@ -52,7 +55,15 @@ def net(body: str, size: int = 8) -> onnx.ModelProto:
 
 def joined(proto: onnx.ModelProto) -> tuple[ir.Model, tuple[Joined, ...]]:
     model = tools.model_of(proto)
-    return model, join_shortcuts(model, RANGES, ())
+    return model, joining(model)
+
+
+def joining(
+    model: ir.Model, ranges: Mapping[str, TensorRange] = RANGES, keep: tuple[str, ...] = ()
+) -> tuple[Joined, ...]:
+    _, *shape = model.graph.inputs[0].shape or ()
+    facts = TensorFacts(name="x", dtype="float", shape=(1, *shape))
+    return join_shortcuts(model, shapes_of(model, facts), ranges, keep)
 
 
 STRIDED = f"""{IMAGE} z = Conv<pads=[1,1,1,1], strides=[2,2]>(q, u, b) a = Relu(z)
@@ -123,6 +134,9 @@ def test_the_divided_tensors_are_divided_by_what_is_said(tmp_path: Path) -> None
         " n = Conv(q, s, d) y = Add(m, n)",
         f"{IMAGE} {INSIDE} m = Conv(a, s3, c) n = Conv(q, s3, d) y = Add(m, n)",
         f"{BLOCK} y = Sub(m, n)",
+        f"{IMAGE} {INSIDE} g = GlobalAveragePool(q) m = Conv(a, v, c) n = Conv(g, s, d)"
+        " y = Add(m, n)",  # broadcast over the image
+        f"{IMAGE} {INSIDE} m = Conv(a, v, c) n = Conv(q, o) y = Add(m, n)",  # over the channels
         f"{IMAGE} {INSIDE} m = Conv<strides=[2,2]>(a, v, c) n = Conv<strides=[2,2]>(q, s, d)"
         " y = Add(m, n)",
     ],
@@ -130,21 +144,21 @@ def test_the_divided_tensors_are_divided_by_what_is_said(tmp_path: Path) -> None
 def test_what_cannot_be_joined_stays_as_it_is(body: str) -> None:
     model = tools.model_of(net(body))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
-    assert join_shortcuts(model, RANGES, ()) == ()
+    assert joining(model) == ()
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize("name", ["m", "n", "y"])
 def test_what_is_to_stay_in_float_is_not_joined(name: str) -> None:
     model = tools.model_of(net(f"{BLOCK} y = Add(m, n)"))
-    assert join_shortcuts(model, RANGES, (name,)) == ()
+    assert joining(model, keep=(name,)) == ()
 
 
 @pytest.mark.parametrize("found", [ranged(4, -0.1), ranged(0), None])
 def test_ranges_that_are_not_positive_are_not_made_one(found: TensorRange | None) -> None:
     model = tools.model_of(net(f"{BLOCK} y = Add(m, n)"))
     ranges = {**RANGES, "q": found} if found else {"a": RANGES["a"]}
-    assert join_shortcuts(model, ranges, ()) == ()
+    assert joining(model, ranges) == ()
 
 
 def test_integers_are_joined_under_one_scale(tmp_path: Path) -> None:

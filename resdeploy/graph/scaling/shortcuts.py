@@ -26,6 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy.graph.qdq.nodes import constant, has_weights, input_of, label, name_of, origin
+from resdeploy.graph.shapes import Shapes
 from resdeploy.graph.writer import Writer
 from resdeploy.records import TensorRange
 
@@ -46,14 +47,15 @@ class Joined:
 
 
 def join_shortcuts(
-    model: ir.Model, ranges: Mapping[str, TensorRange], keep: Collection[str]
+    model: ir.Model, shapes: Shapes, ranges: Mapping[str, TensorRange], keep: Collection[str]
 ) -> tuple[Joined, ...]:
     """Join what can be joined in `model`, in place; a joined convolution has the Add's name.
 
+    shapes: of its tensors; where an Add would broadcast, or nobody knows, nothing is joined.
     keep: names of nodes that are to stay as they are.
     """
     writer = Writer(model.graph)
-    additions = [node for node in model.graph if node.op_type == "Add" and not node.domain]
+    additions = [node for node in model.graph if _adds_equal_shapes(node, shapes)]
     pairs = (_pair_of(node, ranges, keep) for node in additions)
     return tuple(_join(writer, pair, ranges) for pair in pairs if pair is not None)
 
@@ -73,6 +75,13 @@ class _Pair:
         read = (input_of(node, 0) for node in (self.branch, self.shortcut))
         inside, outside = (name_of(origin(value)) for value in read)
         return inside, outside
+
+
+def _adds_equal_shapes(node: ir.Node, shapes: Shapes) -> bool:
+    if node.op_type != "Add" or node.domain:
+        return False
+    first, second = (shapes.get(name_of(input_of(node, index))) for index in (0, 1))
+    return first is not None and first == second
 
 
 def _pair_of(

@@ -87,7 +87,7 @@ def floats_of(
         for name in names
     }
     if rules_of(emitter).joins_shortcuts:
-        steps.extend(_joined(model, ranges, factors, how.keep))
+        steps.extend(_joined(model, manifest, ranges, factors, how.keep))
     write_factors(model, factors)
     aligned = _aligned(model, manifest, emitter) if how.pixel_grid else None
     if isinstance(aligned, str):
@@ -105,12 +105,13 @@ def floats_of(
 
 def _joined(
     model: ir.Model,
+    manifest: Manifest,
     ranges: dict[str, TensorRange],
     factors: dict[str, Doubles],
     keep: Collection[str],
 ) -> tuple[str, ...]:
     """Join shortcuts, in place, ranges and factors with them; what was done, in words."""
-    found = join_shortcuts(model, ranges, keep)
+    found = join_shortcuts(model, shapes_of(model, image_facts(manifest)), ranges, keep)
     for row in found:
         ranges.update(dict.fromkeys(row.same_range, row.range))
         for name in row.divided:
