@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from resdeploy.graph import EMITTERS
 from resdeploy.graph.files import write_model
 from resdeploy.graph.qdq import editor
-from resdeploy.graph.scaling.shortcuts import Joined, join_shortcuts
-from resdeploy.graph.shapes import shapes_of
+from resdeploy.graph.scaling.ranged import Ranged
+from resdeploy.graph.scaling.shortcuts import join_shortcuts
 from resdeploy.records import TensorFacts, TensorRange
 from tests.graph import tools
 from tests.graph.test_scaling import weight
@@ -53,17 +53,18 @@ def net(body: str, size: int = 8) -> onnx.ModelProto:
     )
 
 
-def joined(proto: onnx.ModelProto) -> tuple[ir.Model, tuple[Joined, ...]]:
-    model = tools.model_of(proto)
-    return model, joining(model)
-
-
-def joining(
+def floats_of(
     model: ir.Model, ranges: Mapping[str, TensorRange] = RANGES, keep: tuple[str, ...] = ()
-) -> tuple[Joined, ...]:
+) -> Ranged:
     _, *shape = model.graph.inputs[0].shape or ()
-    facts = TensorFacts(name="x", dtype="float", shape=(1, *shape))
-    return join_shortcuts(model, shapes_of(model, facts), ranges, keep)
+    return Ranged(
+        model=model,
+        image=TensorFacts(name="x", dtype="float", shape=(1, *shape)),
+        grid=EMITTERS["openvino"].grid,
+        keep=keep,
+        ranges=dict(ranges),
+        factors={},
+    )
 
 
 STRIDED = f"""{IMAGE} z = Conv<pads=[1,1,1,1], strides=[2,2]>(q, u, b) a = Relu(z)
@@ -87,11 +88,11 @@ def test_answers_are_the_same(body: str, size: int, tmp_path: Path) -> None:
     proto = net(body, size)
     before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
     onnx.save(proto, before)
-    model, rows = joined(proto)
-    write_model(model, after)
+    floats = floats_of(tools.model_of(proto))
+    assert join_shortcuts(floats) == "join shortcuts: 1 additions"
+    write_model(floats.model, after)
     made = onnx.load(after)
     onnx.checker.check_model(made, full_check=True)
-    assert len(rows) == 1
     assert [node.op_type for node in made.graph.node].count("Conv") == 3  # of four
     assert "Add" not in {node.op_type for node in made.graph.node}
     assert made.graph.output[0].name == "y"
@@ -103,19 +104,21 @@ def test_answers_are_the_same(body: str, size: int, tmp_path: Path) -> None:
 
 def test_the_divided_tensors_are_divided_by_what_is_said(tmp_path: Path) -> None:
     proto = net(f"{BLOCK} y = Add(m, n)")
-    model, (row,) = joined(proto)
-    assert row.divided == ("z", "a")
-    assert row.divisor == RANGES["a"].max / RANGES["q"].max
-    assert row.range == RANGES["q"]
+    floats = floats_of(tools.model_of(proto))
+    join_shortcuts(floats)
+    assert {name: row.tolist() for name, row in floats.factors.items()} == dict.fromkeys(
+        ("z", "a"), [RANGES["a"].max / RANGES["q"].max] * 8
+    )
+    assert floats.ranges["a"] == floats.ranges["y_joined"] == RANGES["q"]
     seen = []
-    for name, one in (("before", tools.model_of(proto)), ("after", model)):
+    for name, one in (("before", tools.model_of(proto)), ("after", floats.model)):
         wanted = next(value for node in one.graph for value in node.outputs if value.name == "a")
         one.graph.outputs[:] = [wanted]
         wanted.dtype, wanted.shape = ir.DataType.FLOAT, ir.Shape(["n", 8, 8, 8])
         path = tmp_path / f"{name}.onnx"
         write_model(one, path)
         seen.append(tools.answer(path, tools.noise(2, 4, 8, 8)))
-    np.testing.assert_allclose(seen[1], seen[0] / row.divisor, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(seen[1], seen[0] / floats.factors["a"][0], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -144,29 +147,32 @@ def test_the_divided_tensors_are_divided_by_what_is_said(tmp_path: Path) -> None
 def test_what_cannot_be_joined_stays_as_it_is(body: str) -> None:
     model = tools.model_of(net(body))
     before = ir.to_proto(model).SerializeToString(deterministic=True)
-    assert joining(model) == ()
+    floats = floats_of(model)
+    assert join_shortcuts(floats) is None
+    assert floats.ranges == RANGES
     assert ir.to_proto(model).SerializeToString(deterministic=True) == before
 
 
 @pytest.mark.parametrize("name", ["m", "n", "y"])
 def test_what_is_to_stay_in_float_is_not_joined(name: str) -> None:
     model = tools.model_of(net(f"{BLOCK} y = Add(m, n)"))
-    assert joining(model, keep=(name,)) == ()
+    assert join_shortcuts(floats_of(model, keep=(name,))) is None
 
 
 @pytest.mark.parametrize("found", [ranged(4, -0.1), ranged(0), None])
 def test_ranges_that_are_not_positive_are_not_made_one(found: TensorRange | None) -> None:
     model = tools.model_of(net(f"{BLOCK} y = Add(m, n)"))
     ranges = {**RANGES, "q": found} if found else {"a": RANGES["a"]}
-    assert joining(model, ranges) == ()
+    assert join_shortcuts(floats_of(model, ranges)) is None
 
 
 def test_integers_are_joined_under_one_scale(tmp_path: Path) -> None:
-    model, (row,) = joined(net(f"{STRIDED} e = Add(m, n) y = Relu(e)"))
-    ranges = {**RANGES, **dict.fromkeys(row.same_range, row.range)}
-    editor.quantize(model, ranges, editor.rules_of(EMITTERS["openvino"]), weight_bits=8)
+    floats = floats_of(tools.model_of(net(f"{STRIDED} e = Add(m, n) y = Relu(e)")))
+    join_shortcuts(floats)
+    rules = editor.rules_of(EMITTERS["openvino"])
+    editor.quantize(floats.model, floats.ranges, rules, weight_bits=8)
     path = tmp_path / "int8.onnx"
-    write_model(model, path)
+    write_model(floats.model, path)
     made = onnx.load(path).graph
     nodes = {output: node for node in made.node for output in node.output}
     constants = {row.name: numpy_helper.to_array(row) for row in made.initializer}

@@ -34,6 +34,7 @@ from resdeploy.graph.qdq.nodes import (
 )
 from resdeploy.graph.qdq.validate import Check
 from resdeploy.graph.scaling.pixel_grid import Border
+from resdeploy.graph.scaling.ranged import FirstPass
 from resdeploy.records import TensorRange
 from resdeploy.table import load_target
 
@@ -54,17 +55,17 @@ class Rules:
     stays float. writes: for an operator, what is quantized of what a node writes, even if no
     operator of `reads` reads it. moves_integers: what only moves values works on the integers;
     else it stands between two pairs of the same scale. integer_bias: INT32, behind
-    DequantizeLinear; else float. joins_shortcuts: two convolutions of 1×1 whose answers are
-    added become one. border: how images on the grid of their pixels are padded. last: make a
-    graph faster once all integers are known; each says what it did, or None where it did
-    nothing. checks: what is wrong with a Q/DQ graph for this target, whoever made it.
+    DequantizeLinear; else float. first: make a float graph faster before it gets integers.
+    border: how images on the grid of their pixels are padded. last: make a graph faster once
+    all integers are known. Each pass says what it did, or None where it did nothing. checks:
+    what is wrong with a Q/DQ graph for this target, whoever made it.
     """
 
     emitter: Emitter
     reads: Mapping[str, Reads]
     moves_integers: bool
     integer_bias: bool
-    joins_shortcuts: bool
+    first: tuple[FirstPass, ...]
     border: Border
     last: tuple[LastPass, ...]
     checks: tuple[Check, ...]

@@ -20,15 +20,18 @@
    first convolution pads them itself. Of resnet50 at batch 8, 29 to 38 ms, all in front of that
    convolution took 1.4 to 2.5 ms with a Pad of floats, and 1.0 to 1.2 with the mark; at batch 1, of
    7 to 9 ms, 0.24 to 0.37 and 0.20 to 0.29.
-8. All other operators stay float, gates among them: OpenVINO runs these in INT8 by itself.
+8. Tensors are stored in units in which their scale is 1, and neighbours on a trunk share one where
+   theirs are alike: the kernel that writes a tensor multiplies by 1 / s, and by s_x / s_y behind
+   an addition, unless that is exactly 1.
+9. All other operators stay float, gates among them: OpenVINO runs these in INT8 by itself.
 
 Source: measured on OpenVINO 2026.4.1, two cores with AVX-512 VNNI, by the types that
 `get_runtime_model()` gives of resnet18, resnet50, seresnet50 and resnetv2_50. resnet50 at batch
 1, the fastest of 60 rounds in turn: 67 pairs by these rules but the fourth 17.4 ms; the shortcut
 of an Add alone, as for TensorRT, 55 pairs and 18.6 ms, with 12 of 16 additions by themselves;
 both inputs of each, as for ort-cpu, 71 pairs and 17.6 ms; INT8 activations 19.6 ms; float 67.8
-ms. Weights with zero points took 88 ms and ran every convolution in float. Rules 4 and 7 were
-measured on two cores with AMX.
+ms. Weights with zero points took 88 ms and ran every convolution in float. Rules 4, 7 and 8
+were measured on two cores with AMX.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ from resdeploy.graph.qdq.nodes import (
 from resdeploy.graph.qdq.validate import Check
 from resdeploy.graph.qdq.windows import give_windows
 from resdeploy.graph.scaling.pixel_grid import Border
+from resdeploy.graph.scaling.shortcuts import join_shortcuts
+from resdeploy.graph.scaling.units import scale_to_one, share_scales
 
 
 def _branches_to_absorb(node: ir.Node, depths: Depths) -> tuple[int, ...]:
@@ -100,7 +105,7 @@ RULES = Rules(
     reads=READS,
     moves_integers=True,
     integer_bias=False,
-    joins_shortcuts=True,
+    first=(share_scales, join_shortcuts, scale_to_one),
     border=Border.MARKED,
     last=(mark_integers, give_windows),
     checks=CHECKS,

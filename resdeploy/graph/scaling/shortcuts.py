@@ -2,9 +2,9 @@
 
     W a + b  +  V x + c  =  [W V] [a; x] + (b + c)
 
-Neither sum is rounded on the way, and nothing is written to be read again for an addition. With a
-stride, x is sampled first: MaxPool with a window of one pixel. Both images must have one scale
-then, so a, which only W reads, is brought to the range of x:
+Neither sum is rounded on the way, and nothing is written to be read again for an addition. x is
+sampled first with the stride of V: MaxPool with a window of one pixel. Both images must have one
+scale then, so a, which only W reads, is brought to the range of x:
 
     a = relu(z),    W a = (W k) relu(z / k)        k > 0
 
@@ -26,38 +26,26 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy.graph.qdq.nodes import constant, has_weights, input_of, label, name_of, origin
+from resdeploy.graph.scaling.ranged import Ranged, is_positive
 from resdeploy.graph.shapes import Shapes
 from resdeploy.graph.writer import Writer
 from resdeploy.records import TensorRange
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
-    """An image that two convolutions' images became parts of.
+def join_shortcuts(floats: Ranged) -> str | None:
+    """Join what can be joined, in place; what was done.
 
-    same_range: it and its part that was divided, which have `range` now. divided: the tensors
-    whose `channels` channels were all divided by `divisor`.
+    A joined convolution has the Add's name, and what it reads the range of the shortcut's image.
+    Where an Add would broadcast, or nobody knows its shapes, nothing is joined.
     """
-
-    same_range: tuple[str, str]
-    range: TensorRange
-    divided: tuple[str, str]
-    channels: int
-    divisor: float
-
-
-def join_shortcuts(
-    model: ir.Model, shapes: Shapes, ranges: Mapping[str, TensorRange], keep: Collection[str]
-) -> tuple[Joined, ...]:
-    """Join what can be joined in `model`, in place; a joined convolution has the Add's name.
-
-    shapes: of its tensors; where an Add would broadcast, or nobody knows, nothing is joined.
-    keep: names of nodes that are to stay as they are.
-    """
-    writer = Writer(model.graph)
-    additions = [node for node in model.graph if _adds_equal_shapes(node, shapes)]
-    pairs = (_pair_of(node, ranges, keep) for node in additions)
-    return tuple(_join(writer, pair, ranges) for pair in pairs if pair is not None)
+    shapes = floats.shapes()
+    additions = [node for node in floats.model.graph if _adds_equal_shapes(node, shapes)]
+    pairs = (_pair_of(node, floats.ranges, floats.keep) for node in additions)
+    found = [pair for pair in pairs if pair is not None]
+    writer = Writer(floats.model.graph)
+    for pair in found:
+        _join(writer, pair, floats)
+    return f"join shortcuts: {len(found)} additions" if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +85,9 @@ def _pair_of(
         if before is None or any(label(node) in keep for node in (addition, branch, shortcut)):
             continue
         pair = _Pair(addition=addition, branch=branch, shortcut=shortcut, before=before)
-        if all(_is_positive(ranges.get(name)) for name in pair.images):
+        if all(is_positive(ranges.get(name)) for name in pair.images):
             return pair
     return None
-
-
-def _is_positive(found: TensorRange | None) -> bool:
-    """Whether a tensor has no negative values, and others than 0."""
-    return found is not None and found.min >= 0 and found.max > 0
 
 
 def _is_pointwise(node: ir.Node) -> bool:
@@ -139,8 +122,8 @@ def _alone_before(branch: ir.Node) -> ir.Node | None:
     return before if plain and _has_one_reader(before.outputs[0]) else None
 
 
-def _join(writer: Writer, pair: _Pair, ranges: Mapping[str, TensorRange]) -> Joined:
-    branch_range, shortcut_range = (ranges[name] for name in pair.images)
+def _join(writer: Writer, pair: _Pair, floats: Ranged) -> None:
+    branch_range, shortcut_range = (floats.ranges[name] for name in pair.images)
     divisor = branch_range.max / shortcut_range.max
     channels = _divide(writer, pair.before, divisor)
     name, inside = label(pair.addition), input_of(pair.branch, 0)
@@ -156,13 +139,10 @@ def _join(writer: Writer, pair: _Pair, ranges: Mapping[str, TensorRange]) -> Joi
     ir.convenience.replace_nodes_and_values(
         writer.graph, pair.addition, old, [made], [pair.addition.outputs[0]], [made.outputs[0]]
     )
-    return Joined(
-        same_range=(name_of(joined), name_of(inside)),
-        range=shortcut_range,
-        divided=(name_of(pair.before.outputs[0]), name_of(inside)),
-        channels=channels,
-        divisor=divisor,
-    )
+    for read in (joined, inside):
+        floats.ranges[name_of(read)] = shortcut_range
+    for divided in (pair.before.outputs[0], inside):
+        floats.divided(name_of(divided), np.full(channels, divisor))
 
 
 def _weight(node: ir.Node) -> NDArray[Any]:
@@ -187,10 +167,12 @@ def _divide(writer: Writer, node: ir.Node, divisor: float) -> int:
 
 
 def _sampled(writer: Writer, node: ir.Node) -> ir.Value:
-    """The pixels that a convolution of 1×1 reads."""
+    """The pixels that a convolution of 1×1 reads.
+
+    All of them without a stride, and sampled all the same: with an open batch, OpenVINO then
+    writes the joined convolution's answers to memory that is still in the cache.
+    """
     image = input_of(node, 0)
     strides = node.attributes.get_ints("strides", (1, 1))
-    if all(stride == 1 for stride in strides):
-        return image
     attributes = {"kernel_shape": [1, 1], "strides": list(strides)}
     return writer.node(node, "MaxPool", [image], f"{name_of(image)}_sampled", attributes)

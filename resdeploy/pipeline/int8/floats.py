@@ -1,14 +1,13 @@
 """A float graph and its calibration table in; one of the same answers that loses less in INT8.
 
 The images are put onto the grid of their pixels, and channels of very different range are evened
-out; each of the two can be left out. Where the target wants it, shortcuts are joined to what they
-are added to.
+out; each of the two can be left out. What a target wants first is done to the graph, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,8 @@ from resdeploy.graph.qdq.editor import observed_tensors, rules_of
 from resdeploy.graph.qdq.nodes import constant
 from resdeploy.graph.scaling.apply import factors_of, scale_channels
 from resdeploy.graph.scaling.pixel_grid import Aligned, align_to_pixels
+from resdeploy.graph.scaling.ranged import Ranged
 from resdeploy.graph.scaling.record import write_factors
-from resdeploy.graph.scaling.shortcuts import join_shortcuts
 from resdeploy.graph.scaling.ties import Ties, ties_of
 from resdeploy.graph.shapes import shapes_of
 from resdeploy.pipeline.feeding import image_facts
@@ -86,8 +85,16 @@ def floats_of(
         name: method(histogram_of(table.tensors[name], factors.get(name)), emitter.grid)
         for name in names
     }
-    if rules_of(emitter).joins_shortcuts:
-        steps.extend(_joined(model, manifest, ranges, factors, how.keep))
+    ranged = Ranged(
+        model=model,
+        image=image_facts(manifest),
+        grid=emitter.grid,
+        keep=how.keep,
+        ranges=ranges,
+        factors=factors,
+    )
+    done = [change(ranged) for change in rules_of(emitter).first]
+    steps.extend(words for words in done if words is not None)
     write_factors(model, factors)
     aligned = _aligned(model, manifest, emitter) if how.pixel_grid else None
     if isinstance(aligned, str):
@@ -101,22 +108,6 @@ def floats_of(
     return Floats(
         model=model, ranges=ranges, pixels=pixels, steps=tuple(steps), left_out=tuple(left_out)
     )
-
-
-def _joined(
-    model: ir.Model,
-    manifest: Manifest,
-    ranges: dict[str, TensorRange],
-    factors: dict[str, Doubles],
-    keep: Collection[str],
-) -> tuple[str, ...]:
-    """Join shortcuts, in place, ranges and factors with them; what was done, in words."""
-    found = join_shortcuts(model, shapes_of(model, image_facts(manifest)), ranges, keep)
-    for row in found:
-        ranges.update(dict.fromkeys(row.same_range, row.range))
-        for name in row.divided:
-            factors[name] = factors.get(name, np.ones(row.channels)) * row.divisor
-    return (f"join shortcuts: {len(found)} additions",) if found else ()
 
 
 def _aligned(model: ir.Model, manifest: Manifest, emitter: Emitter) -> Aligned | str:
