@@ -34,7 +34,7 @@ from resdeploy.records import TensorRange
 # 2 2.3 and 2.9.
 _ALIKE = 1.1
 
-_BITS = 8  # of a shared scale, behind the first: widened by at most 0.4 %
+_BITS = 8  # of a shared scale, behind the first: widened by less than 1 %
 
 
 def share_scales(floats: Ranged) -> str | None:
@@ -53,7 +53,7 @@ def _chains(floats: Ranged) -> list[list[str]]:
     for before, after in _steps(floats):
         one, two = (chains.setdefault(name, [name]) for name in (before, after))
         highs = [floats.ranges[name].max for name in (*one, *two)]
-        if one is not two and max(highs) <= _ALIKE * min(highs):
+        if max(highs) <= _ALIKE * min(highs):
             chains.update(dict.fromkeys(two, one))
             one.extend(two)
     return list({id(chain): chain for chain in chains.values()}.values())
