@@ -12,14 +12,14 @@ not depend on their values, but for two things. OpenVINO leaves out a bias of ze
 norm has and a trained one has not: peers would be spared it, and ours, which corrects biases, would
 not. So means and biases of the norms are drawn, too. And our files for OpenVINO let neighbours on a
 residual trunk share a scale where theirs differ by at most 10 %: here all of resnet50's do, of a
-trained resnet56 (CIFAR-10) 20 of 28; what that gains is at most 2 %. Every file is opened in one
-process with the product's runners, and the product's `measure_latency` takes them in turn, untimed
-inferences before the timed ones. That is done twice with all files. Then those within 1.2 of the
-fastest peer and ours are timed `--repeats` times without the others: with slow ones between them, a
-turn of all files took some 15 s at batch 8 in ONNX Runtime, in which the machine changes more than
-the fast ones differ. Each time has new sessions, so that the luck of one decides nothing, and every
-second one the reverse order: of one file opened twice, the later session took 1 % longer in ONNX
-Runtime and 4 % in OpenVINO.
+trained resnet56 (CIFAR-10) 20 of 28; at batch 8 that gains 1.2 % with an open batch and 2.4 % with
+a fixed one. Every file is opened in one process with the product's runners, and the product's
+`measure_latency` takes them in turn, untimed inferences before the timed ones. That is done twice
+with all files. Then those within 1.2 of the fastest peer and ours are timed `--repeats` times
+without the others: with slow ones between them, a turn of all files took some 15 s at batch 8 in
+ONNX Runtime, in which the machine changes more than the fast ones differ. Each time has new
+sessions, so that the luck of one decides nothing, and every second one the reverse order: of one
+file opened twice, the later session took 1 % longer in ONNX Runtime and 4 % in OpenVINO.
 
 How to read it: `heats` are the two times with all files, `final` those with the fastest. `ratios`
 are of medians, ours over the fastest peer, one for each time of the final; the target is held
