@@ -160,10 +160,11 @@ def test_what_cannot_be_divided_keeps_its_unit() -> None:
     assert "q" not in floats.factors
 
 
-def test_a_tensor_of_zeros_is_left_alone() -> None:
-    floats = trunk(i=0)
-    scale_to_one(floats)
-    assert floats.ranges["i"] == ranged(0)
+@pytest.mark.parametrize("high", [0, 1e-20])
+def test_a_tensor_next_to_zero_is_left_alone(high: float) -> None:
+    floats = trunk(i=high)
+    assert scale_to_one(floats) == "units: 6 tensors"
+    assert floats.ranges["i"] == ranged(high)
     assert "i" not in floats.factors
 
 

@@ -41,7 +41,7 @@ def scale_channels(model: ir.Model, ties: Ties, factors: Doubles) -> None:
         if node.op_type == "BatchNormalization":
             _scale_norm(writer, node, back, divisor)
         else:
-            _scale_weights(writer, node, back, divisor)
+            scale_weights(writer, node, back, divisor)
 
 
 def _replace(
@@ -52,7 +52,8 @@ def _replace(
     node.replace_input_with(index, writer.constant(name, values.astype(np.float32)))
 
 
-def _scale_weights(writer: Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
+def scale_weights(writer: Writer, node: ir.Node, back: Doubles, divisor: Doubles) -> None:
+    """Multiply what a Conv or Gemm reads by float64 [in], and divide what it gives by [out]."""
     weight = constant(node.inputs[1])
     assert weight is not None  # the rules said so
     columns = _by_output(back, weight.shape[0], node.attributes.get_int("group", 1))

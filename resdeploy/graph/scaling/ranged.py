@@ -46,6 +46,10 @@ class Ranged:
 FirstPass: TypeAlias = Callable[[Ranged], str | None]
 
 
+# What is divided by a range that is smaller grows too large to be squared in float32.
+_LEAST = 1e-6
+
+
 def is_positive(found: TensorRange | None) -> bool:
-    """Whether a tensor is known to have no negative values, and others than 0."""
-    return found is not None and found.min >= 0 and found.max > 0
+    """Whether a tensor is known to have no negative values, and others than next to 0."""
+    return found is not None and found.min >= 0 and found.max > _LEAST

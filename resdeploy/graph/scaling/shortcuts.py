@@ -26,6 +26,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from resdeploy.graph.qdq.nodes import constant, has_weights, input_of, label, name_of, origin
+from resdeploy.graph.scaling.apply import scale_weights
 from resdeploy.graph.scaling.ranged import Ranged, is_positive
 from resdeploy.graph.shapes import Shapes
 from resdeploy.graph.writer import Writer
@@ -125,7 +126,9 @@ def _alone_before(branch: ir.Node) -> ir.Node | None:
 def _join(writer: Writer, pair: _Pair, floats: Ranged) -> None:
     branch_range, shortcut_range = (floats.ranges[name] for name in pair.images)
     divisor = branch_range.max / shortcut_range.max
-    channels = _divide(writer, pair.before, divisor)
+    divisors = np.full(_weight(pair.branch).shape[1], divisor)
+    read = _weight(pair.before).shape[1] * pair.before.attributes.get_int("group", 1)
+    scale_weights(writer, pair.before, np.ones(read), divisors)
     name, inside = label(pair.addition), input_of(pair.branch, 0)
     weight = np.concatenate([_weight(pair.branch) * divisor, _weight(pair.shortcut)], axis=1)
     images = [inside, _sampled(writer, pair.shortcut)]
@@ -139,10 +142,10 @@ def _join(writer: Writer, pair: _Pair, floats: Ranged) -> None:
     ir.convenience.replace_nodes_and_values(
         writer.graph, pair.addition, old, [made], [pair.addition.outputs[0]], [made.outputs[0]]
     )
-    for read in (joined, inside):
-        floats.ranges[name_of(read)] = shortcut_range
-    for divided in (pair.before.outputs[0], inside):
-        floats.divided(name_of(divided), np.full(channels, divisor))
+    for value in (joined, inside):
+        floats.ranges[name_of(value)] = shortcut_range
+    for value in (pair.before.outputs[0], inside):
+        floats.divided(name_of(value), divisors)
 
 
 def _weight(node: ir.Node) -> NDArray[Any]:
@@ -153,17 +156,6 @@ def _weight(node: ir.Node) -> NDArray[Any]:
 
 def _bias(node: ir.Node) -> NDArray[Any] | None:
     return constant(node.inputs[2]) if len(node.inputs) > 2 else None
-
-
-def _divide(writer: Writer, node: ir.Node, divisor: float) -> int:
-    """Divide what a convolution gives; how many channels that has."""
-    weight, bias = _weight(node), _bias(node)
-    scaled = (weight / divisor).astype(np.float32)
-    node.replace_input_with(1, writer.constant(f"{label(node)}_weight_divided", scaled))
-    if bias is not None:
-        scaled = (bias / divisor).astype(np.float32)
-        node.replace_input_with(2, writer.constant(f"{label(node)}_bias_divided", scaled))
-    return len(weight)
 
 
 def _sampled(writer: Writer, node: ir.Node) -> ir.Value:

@@ -65,17 +65,18 @@ def _steps(floats: Ranged) -> Iterator[tuple[str, str]]:
         if node.op_type != "Add" or node.domain:
             continue
         values = [input_of(node, index) for index in (0, 1)]
-        ends = [value.producer() for value in values]
-        if sum(end is not None and end.op_type == "Conv" for end in ends) != 1:
+        shortcuts = [value for value in values if not _is_convolved(value)]
+        if len(shortcuts) != 1:
             continue
-        (before,) = (
-            name_of(origin(value))
-            for value, end in zip(values, ends, strict=True)
-            if end is None or end.op_type != "Conv"
-        )
+        before = name_of(origin(shortcuts[0]))
         after = _behind_relu(node.outputs[0])
         if all(is_positive(floats.ranges.get(name)) for name in (before, after)):
             yield before, after
+
+
+def _is_convolved(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Conv"
 
 
 def _behind_relu(value: ir.Value) -> str:
@@ -106,10 +107,10 @@ def scale_to_one(floats: Ranged) -> str | None:
     scale_channels(floats.model, ties, factors)
     for name, row in factors_of(ties, factors).items():
         floats.divided(name, row)
-    for name, component in known.items():
-        if component in units:
-            floats.ranges[name] = _in_unit(floats, name, units[component])
-    return f"units: {len(known)} tensors" if units else None
+    changed = {name: units[component] for name, component in known.items() if component in units}
+    for name, unit in changed.items():
+        floats.ranges[name] = _in_unit(floats, name, unit)
+    return f"units: {len(changed)} tensors" if changed else None
 
 
 def _components(ties: Ties) -> NDArray[np.int32]:
